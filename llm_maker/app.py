@@ -1,0 +1,513 @@
+"""The one place that knows all: from a config to a running session, and what is left of it afterwards.
+
+Builds feed, exchange, analyst, journal, ledger and control, brings an account back after a stop or a crash, runs the loop. The
+pieces do not know one another; nothing here decides about trading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llm_maker import __version__
+from llm_maker.config import Config, ConfigError, Secrets, resolve_provider, to_params
+from llm_maker.console import view
+from llm_maker.console.control import ControlFailed, ControlServer, KillFile
+from llm_maker.core.commands import Level, Notice
+from llm_maker.core.engine import Engine, checkpoint, new_state
+from llm_maker.core.events import Event, ParamsChanged, Started, StopRequested
+from llm_maker.core.params import Params
+from llm_maker.core.state import State
+from llm_maker.core.strategy import Strategy
+from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S, PPM
+from llm_maker.llm.budget import DailyBudget
+from llm_maker.port import Port, Simulator
+from llm_maker.report import summary
+from llm_maker.runtime.clock import PacedClock, VirtualClock
+from llm_maker.runtime.daemon_log import DaemonLog
+from llm_maker.runtime.inbox import Inbox
+from llm_maker.runtime.journal import Checkpoint, JournalLimits, JournalWriter, read_journal, recover
+from llm_maker.runtime.ledger import Ledger, Scope
+from llm_maker.runtime.locks import Lock, lock_home
+from llm_maker.runtime.logs import LineLog, Recorder
+from llm_maker.runtime.loop import Account, Session
+from llm_maker.runtime.replay import catch_up, engine_from
+from llm_maker.runtime.tape import TapeFeed, TapeReader
+from llm_maker.runtime.timeline import Ticker, Timeline
+from llm_maker.runtime.universe import SelectedFeed, Universe
+from llm_maker.strategy.maker import Maker, MakerParams
+from llm_maker.venues.paper.exchange import Exchange, ExchangeParams
+from llm_maker.venues.paper.market import MarketParams, SimulatedMarket
+from llm_maker.venues.paper.regimes import REGIMES
+from llm_maker.venues.polymarket.wire import Wire, instruments_from_header
+
+STRATEGIES: dict[str, Strategy] = {"maker": Maker()}
+STOP_WALL_SECONDS = 30.0
+"""A stop that has proved nothing after this says so and ends."""
+_TYPICAL_SLOPE = 0.2
+"""p(1 - p) of a typical simulated market: turns an error in price into one in log-odds."""
+_RMS_ERROR = {"benign": 0.0145, "mixed": 0.0169, "toxic": 0.0215, "neglected": 0.074}
+"""Root mean square error of the mid in USD, `quoting.md` 9.1."""
+
+
+class Refused(Exception):
+    """This home or this input cannot be run as asked; one line, exit code 2."""
+
+
+class World(msgspec.Struct):
+    """Everything simulated in a run: the feed, who sees it, and the truth where there is one."""
+
+    feed: Simulator
+    tape: TapeFeed | None
+    market: SimulatedMarket | None
+    universe: Universe
+    start_ns: int
+    label: dict[str, Any]
+    """What the world was made from; a home goes on only in the same one."""
+
+
+def maker_params(config: Config) -> MakerParams:
+    """People's units -> the strategy's."""
+    s, e = config.strategy, config.execution
+    return MakerParams(
+        quoting=s.quoting,
+        signal_rule=s.signal_rule,
+        interval_ns=int(s.decision_interval * NS_PER_S),
+        tick_improvement=e.tick_improvement,
+        max_spread_usd=e.max_spread_threshold,
+        min_liquidity_usd=e.min_liquidity_threshold,
+        skew_max_ticks=s.skew_max_ticks,
+        edge_floor_ticks=s.edge_floor_ticks,
+    )
+
+
+def exchange_params(config: Config) -> ExchangeParams:
+    """The paper exchange as configured."""
+    p = config.paper
+    return ExchangeParams(
+        seed=config.seed,
+        start_cash=int(p.cash_usd * CASH_PER_USD),
+        entry_ns=p.entry_ms * NS_PER_MS,
+        cancel_ns=p.cancel_ms * NS_PER_MS,
+        confirm_median_ns=int(p.confirm_median_s * NS_PER_S),
+        settle_fail_ppm=round(p.settle_fail_pct / 100 * PPM),
+        improve_share=p.improve_share,
+        volume_cap_ratio=p.volume_cap_pct / 100,
+        band=p.band,
+    )
+
+
+def open_tape(path: Path) -> tuple[TapeReader, list[Any], Wire]:
+    """A recorded tape with its instruments and the parser of its venue."""
+    reader = TapeReader(path)
+    venue = reader.header["venue"]
+    if venue != "polymarket":
+        raise Refused(f"{path}: line 1: venue is {venue!r}; this version reads tapes of polymarket")
+    instruments = instruments_from_header(reader.header)
+    return reader, instruments, Wire(instruments)
+
+
+def make_world(config: Config, tape: Path | None) -> World:
+    """The simulated market, or a recorded tape."""
+    universe = Universe(config.market_selection)
+    if tape is not None:
+        reader, instruments, wire = open_tape(tape)
+        feed = TapeFeed(reader, instruments, wire)
+        start = feed.next_ns()
+        if start is None:
+            raise Refused(f"{tape}: no frame after the header")
+        return World(SelectedFeed(feed, universe), feed, None, universe, start, {"tape": tape.name})
+    p = config.paper
+    params = MarketParams(
+        seed=config.seed,
+        markets=p.markets,
+        regime=p.regime,
+        activity=p.activity,
+        days_to_end=p.days_to_end,
+        rewards=p.rewards,
+    )
+    market = SimulatedMarket(params)
+    label = {"market": msgspec.to_builtins(params)}
+    return World(SelectedFeed(market, universe), None, market, universe, params.start_ns, label)
+
+
+def scope_of(config: Config, tape: Path | None, session: int | None = None) -> Scope:
+    """Whose rows these are; a tape rehearsal is a new one each time."""
+    wallet = f"tape:{tape.name}#{session}" if tape else "paper"
+    return Scope("polymarket" if tape else config.venue, config.mode, wallet, config.account)
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What the command line adds to the config; seconds are wall seconds, `until` market seconds."""
+
+    tape: Path | None = None
+    speed: float = 1.0
+    duration: float | None = None
+    until: float | None = None
+    once: bool = False
+    leave: bool = False
+
+
+class Daemon:
+    """One run on one home."""
+
+    def __init__(self, config: Config, secrets: Secrets, home: Path, options: Options, say: Callable[[str], None]) -> None:
+        self.config, self.home, self.options, self.say = config, home, options, say
+        self.began = time.monotonic()
+        self.provider = resolve_provider(config, secrets, simulated_feed=options.tape is None)
+        self._secrets = secrets
+        self.lock: Lock = lock_home(home / "positions")
+        self.log = DaemonLog(home / "logs" / "daemon.jsonl", secrets.values(), config.logging.level, say)
+        self.ledger = Ledger.open(home / "positions" / "ledger.sqlite3", on_failure=self._ledger_failed)
+        self.world = make_world(config, options.tape)
+        self.params = _params(config, self.provider)
+        self.exchange = Exchange(exchange_params(config))
+        self.analyst: Port | None = None
+        self.inbox: Inbox | None = None
+        self.budget = DailyBudget(None)
+        self.first_quote_seconds: float | None = None
+        self.wall_seconds = self.market_seconds = 0.0
+        self._stop_asked = 0.0
+        self._abort = asyncio.Event()
+        self.frames = 0
+        self._facts: dict[str, dict[str, Any]] = {}
+        self._raw = LineLog(home / "logs" / "llm_raw.jsonl", _bytes(config.logging.decisions_max_mb))
+        self._build()
+
+    def _build(self) -> None:
+        config, world = self.config, self.world
+        strategy = STRATEGIES[config.strategy.name]
+        simulators: list[Simulator] = [self.exchange]
+        if self.provider == "simulated" and world.market is not None:
+            simulators.append(_simulated_analyst(config, world.market))
+        sources: list[tuple[str, Simulator]] = [("", world.feed)]
+        sources += [(config.account, s) for s in simulators]
+        sources.append(("", Ticker(world.start_ns)))
+        timeline = Timeline(sources)
+        label = {"world": world.label, "exchange": msgspec.to_builtins(self.exchange.params), "build": __version__}
+        cash = self.exchange.params.start_cash
+        session_number = 0
+        if self.options.tape is not None:
+            session_number = self.ledger.next_session()
+        self.scope = scope_of(config, self.options.tape, session_number)
+        folder = self.home / "logs" / "journal" / _folder(self.scope)
+        limits = JournalLimits(
+            max_file=_bytes(config.logging.journal_max_mb), max_total=_bytes(config.logging.journal_total_mb)
+        )
+        latest, cuts = recover(folder, config.account)
+        for cut in cuts:
+            self.log.say(Level.WARNING, "journal_cut", cut)
+        engine = Engine(new_state(config.account, self.params, strategy, maker_params(config), cash), strategy)
+        seq = 0
+        reader = None
+        if latest is not None:
+            reader = read_journal(latest)
+            engine = engine_from(reader.header, STRATEGIES)
+            _same_world(reader.header.meta, label, self.home)
+            timeline.restore({name: bytes(raw) for name, raw in reader.header.simulators.items()})
+        self.engine = engine
+        self.recorder = Recorder(
+            engine.state,
+            self.scope,
+            self.ledger,
+            self.home / "logs",
+            simulated=True,
+            facts=lambda request_id: self._facts.pop(request_id, {}),
+            on_notice=self._notice,
+            max_bytes=_bytes(config.logging.decisions_max_mb),
+        )
+        if reader is not None:
+            self.recorder.quiet = True
+            seq = catch_up(
+                reader,
+                engine,
+                timeline,
+                simulators,
+                [s for account, s in sources if not account],
+                lambda entry: self.recorder.record(entry.seq, entry.ts, entry.event, list(entry.commands)),
+            )
+            self.recorder.quiet = False
+
+        def snapshot() -> Checkpoint:
+            return Checkpoint(checkpoint(engine.state), timeline.checkpoint(), label)
+
+        if latest is None:
+            journal = JournalWriter.create(folder, config.account, snapshot, limits=limits)
+        else:
+            journal = JournalWriter.resume(latest, snapshot, limits=limits, reader=reader)
+        self.analyst = self._real_analyst()
+        self.account = Account(engine, journal, self.recorder, simulators, analyst=self.analyst, seq=seq)
+        self.session = Session([self.account], timeline)
+        self.session.now = engine.state.now or world.start_ns
+        self.resumed = latest is not None
+        self.before = summary.mark(engine.state)
+        self._session_number = session_number or self.ledger.next_session(above=engine.state.session)
+
+    def _real_analyst(self) -> Port | None:
+        if self.provider in ("none", "simulated"):
+            return None
+        from llm_maker.llm.build import NotAvailable, build_analyst
+
+        limit = self.config.llm.daily_budget_usd
+        saved = self.ledger.risk_state(self.scope).get("llm_budget")
+        plain = msgspec.json.decode(saved, type=dict[str, str]) if saved else {}
+        self.budget = DailyBudget.from_plain(Decimal(str(limit)), plain)
+        try:
+            return build_analyst(
+                self.config, self._secrets, self.provider, self.budget, self._remember_call, self._llm_says
+            )
+        except NotAvailable as error:
+            raise Refused(str(error)) from None
+
+    @property
+    def state(self) -> State:
+        return self.engine.state
+
+    def _remember_call(self, facts: Any) -> None:
+        """What a call cost in time and tokens goes to the decision log; its words, if wanted, to llm_raw.jsonl."""
+        usage = facts.usage
+        tokens = {"input": usage.input, "cached": usage.cached, "output": usage.output} if usage else None
+        self._facts[facts.request.request_id] = {"latency_ms": round(facts.latency_ms, 1), "tokens": tokens}
+        if self.config.logging.raw_llm:
+            self._raw.write([msgspec.json.encode(self.log.redacted(msgspec.to_builtins(facts)))])
+        spent = msgspec.json.encode(self.budget.to_plain()).decode()
+        self.ledger.remember(self.scope, {"llm_budget": spent})
+
+    def _llm_says(self, level: Level, text: str) -> None:
+        self.log.say(level, "llm", text)
+
+    def _notice(self, ts: int, notice: Notice) -> None:
+        self.log.notice(ts, notice)
+
+    def _ledger_failed(self, reason: str) -> None:
+        self.log.say(Level.ERROR, "ledger", f"the ledger could not be written: {reason}; the journal holds everything")
+
+    def start(self) -> None:
+        """Begin the session: the first event is `Started`; numbers changed in the file since the last time follow."""
+        session, account = self.session, self.account
+        ts = max(session.now, account.engine.state.now)
+        session.deliver(ts, account.name, Started(self._session_number, self.resumed))
+        wanted, state = maker_params(self.config), self.state
+        if state.params != self.params or state.strategy_params != wanted:
+            changed = ParamsChanged(msgspec.Raw(msgspec.json.encode(self.params)), msgspec.Raw(msgspec.json.encode(wanted)))
+            session.deliver(ts, account.name, changed)
+
+    async def run(self, on_idle: Callable[[], None] = lambda: None) -> bool:
+        """Run until stopped; True if the stop was proved clean."""
+        loop = asyncio.get_running_loop()
+        speed = self.options.speed
+        first = self.session.timeline.next_ns() or self.session.now
+        clock: PacedClock | VirtualClock
+        clock = PacedClock(speed, max(self.session.now, first - NS_PER_S)) if speed > 0 else VirtualClock(self.session.now)
+        self.inbox = inbox = Inbox(clock, self.scope.venue)
+        inbox.bind(loop)
+        tasks = self._start_ports(loop, inbox)
+        self.start()
+        wall_start, market_start = time.monotonic(), self.session.now
+        until = market_start + int(self.options.until * NS_PER_S) if self.options.until is not None else None
+
+        def idle() -> None:
+            self._watch(wall_start)
+            on_idle()
+
+        main = asyncio.create_task(self.session.run(inbox, clock, until, idle), name="loop")
+        try:
+            await self._supervise(main, tasks)
+        finally:
+            self.wall_seconds = time.monotonic() - wall_start
+            self.market_seconds = (self.session.now - market_start) / NS_PER_S
+            for task in (main, *tasks):
+                task.cancel()
+            await asyncio.gather(main, *tasks, return_exceptions=True)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+        return self.account.stop is not None and self.account.stop.clean
+
+    def _start_ports(self, loop: asyncio.AbstractEventLoop, inbox: Inbox) -> list[asyncio.Task[None]]:
+        name = self.account.name
+
+        def emit(event: Event) -> None:
+            inbox.put(event, name)
+
+        control = ControlServer(
+            self.home, lambda verb, args: view.ask(self.state, verb, args), lambda text: view.find(self.state, text)
+        )
+        ports: list[Port] = [KillFile(self.home)]
+        try:
+            control.open()
+            ports.append(control)
+        except ControlFailed as error:
+            self.log.say(Level.WARNING, "control", str(error))
+        if self.analyst is not None:
+            ports.append(self.analyst)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._interrupt, signal.Signals(number).name)
+        return [asyncio.create_task(port.run(emit), name=port.name) for port in ports]
+
+    def _interrupt(self, name: str) -> None:
+        """Once: stop in order. A second time: end now and say what may rest."""
+        if self.state.stopping or self._stop_asked:
+            self._abort.set()
+        else:
+            self._ask_stop(name)
+
+    def _ask_stop(self, reason: str) -> None:
+        if not self._stop_asked and self.inbox is not None:
+            self._stop_asked = time.monotonic()
+            self.inbox.put(StopRequested(reason), self.account.name)
+
+    def _watch(self, wall_start: float) -> None:
+        counts = self.state.counts
+        if self.first_quote_seconds is None and counts.placed > self.before.counts.placed:
+            self.first_quote_seconds = time.monotonic() - self.began
+        if self.options.duration is not None and time.monotonic() - wall_start >= self.options.duration:
+            self._ask_stop(f"--duration {self.options.duration:g} is over")
+        if self.options.once and self._cycle_done():
+            if self.options.leave:
+                self._abort.set()
+            else:
+                self._ask_stop("--once is done")
+
+    def _cycle_done(self) -> bool:
+        """One decision (or failure, or none wanted), then time for its orders to be answered."""
+        counts, base = self.state.counts, self.before.counts
+        asked = counts.decisions + counts.failures > base.decisions + base.failures
+        if not asked and self.state.params.slow.enabled:
+            return False
+        orders = [o for o in self.state.orders.values() if o.is_live]
+        answered = all(o.status == "OPEN" for o in orders)
+        return answered and counts.placed > base.placed
+
+    async def _supervise(self, main: asyncio.Task[None], ports: list[asyncio.Task[None]]) -> None:
+        """Until the loop ends; a port that dies, or a fault of ours, pulls the quotes and ends the run."""
+        abort = asyncio.create_task(self._abort.wait(), name="abort")
+        try:
+            while not main.done():
+                await asyncio.wait({main, abort, *ports}, timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
+                if abort.done():
+                    return
+                for task in ports:
+                    if task.done() and not task.cancelled() and task.exception() is not None:
+                        raise RuntimeError(f"{task.get_name()} died") from task.exception()
+                stop_asked = self._stop_asked
+                if stop_asked and time.monotonic() - stop_asked > STOP_WALL_SECONDS:
+                    return
+            main.result()
+        except Exception as fault:
+            ids = self.session.emergency(str(fault))
+            self.log.fault(fault, ids)
+            raise
+        finally:
+            abort.cancel()
+
+    def resting(self) -> list[str]:
+        """Our orders that are not proved gone."""
+        return [o.order_id for o in self.state.orders.values() if o.is_live]
+
+    def result(self) -> dict[str, Any]:
+        """The JSON of the run."""
+        tape = self.world.tape
+        frames = tape.frames if tape else self.session.frames
+        return {
+            "mode": self.config.mode,
+            "venue": self.scope.venue,
+            "simulated": tape is None,
+            "paper_money": True,
+            "seed": self.config.seed,
+            "provider": self.provider,
+            "frames": frames,
+            **summary.result(self.state, self.before),
+            "first_quote_seconds": None if self.first_quote_seconds is None else round(self.first_quote_seconds, 3),
+            "speed_asked": self.options.speed,
+            "speed_achieved": round(self.market_seconds / self.wall_seconds, 2) if self.wall_seconds else None,
+            "wall_seconds": round(self.wall_seconds, 3),
+            "session": self._session_number,
+            "resumed": self.resumed,
+            "clean_stop": self.account.stop is not None and self.account.stop.clean,
+            "resting": self.resting(),
+        }
+
+    def close(self) -> None:
+        """Leave the files whole."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.lock.release)
+            stack.callback(self.log.close)
+            stack.callback(self._raw.close)
+            stack.callback(self.ledger.close)
+            stack.callback(self.recorder.close)
+            if self.account.journal is not None:
+                stack.callback(self.account.journal.close)
+            self.recorder.save_state(self.state.now)
+
+
+def _params(config: Config, provider: str) -> Params:
+    params = to_params(config)
+    if provider == "none":
+        return msgspec.structs.replace(params, slow=msgspec.structs.replace(params.slow, enabled=False))
+    return params
+
+
+def _simulated_analyst(config: Config, market: SimulatedMarket) -> Simulator:
+    from llm_maker.llm.simulated import SimulatedAnalyst
+
+    assert config.paper.regime in REGIMES
+    return SimulatedAnalyst(
+        market.truth,
+        seed=config.seed,
+        error_variance=(_RMS_ERROR[config.paper.regime] / _TYPICAL_SLOPE) ** 2,
+        r2=config.llm.simulated_skill_r2,
+    )
+
+
+def _same_world(meta: dict[str, Any], label: dict[str, Any], home: Path) -> None:
+    """A home goes on only in the world it was in."""
+    for key in ("world", "exchange"):
+        if meta.get(key) != msgspec.to_builtins(label[key]):
+            raise Refused(
+                f"{home}: this home holds a run of another simulated world (seed, markets or paper settings differ); "
+                f"give the same ones, or another --home"
+            )
+
+
+def _folder(scope: Scope) -> str:
+    return "-".join(part.replace(":", "_").replace("#", "_").replace("/", "_") for part in scope.key[:3])
+
+
+def _bytes(megabytes: float) -> int:
+    return int(megabytes * 1_000_000)
+
+
+def run(daemon: Daemon, on_idle: Callable[[], None] = lambda: None) -> bool:
+    """Run a daemon to its end on the fastest event loop there is; True if the stop was clean."""
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(daemon.run(on_idle))
+    return asyncio.run(daemon.run(on_idle))
+
+
+def banner(daemon: Daemon) -> list[str]:
+    """What is running, and what to change next."""
+    config, tape = daemon.config, daemon.options.tape
+    feed = f"tape {tape.name}" if tape else f"simulated market, seed {config.seed}, {config.paper.markets} markets"
+    minds = {"none": "rules only: no model is asked", "simulated": "a simulated analyst (it is told a noisy truth)"}
+    mind = minds.get(daemon.provider, f"{daemon.provider}")
+    lines = [
+        f"llm_maker {__version__}: PAPER money, {feed}; no order leaves this machine",
+        f"signals: {mind}",
+    ]
+    if daemon.provider in minds:
+        lines.append("next: put a model's key into .env (see .env.example); edit config.yaml; `llm-maker status` in another terminal")
+    if daemon.resumed:
+        lines.append(f"goes on where session {daemon.state.session} stopped")
+    return lines
+

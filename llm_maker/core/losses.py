@@ -1,0 +1,97 @@
+"""Loss limits and exits, judged on the timer: the day's, the week's, the month's, the drawdown; stops and targets of positions.
+
+Halts are judged here and never on data, so a quiet feed cannot hide a loss. Bases survive a restart with the state.
+"""
+
+from __future__ import annotations
+
+from llm_maker.core.account import equity, halt
+from llm_maker.core.commands import Level
+from llm_maker.core.positions import judge
+from llm_maker.core.quote import start_exit
+from llm_maker.core.state import Market
+from llm_maker.core.step import Step
+from llm_maker.core.values import CASH_PER_USD, NS_PER_S, Mode
+
+DAY_NS = 86_400 * NS_PER_S
+_EPOCH_WEEKDAY = 3
+"""1970-01-01 was a Thursday; weeks begin on Monday."""
+FOREVER = 0
+
+
+def judge_losses(step: Step) -> None:
+    """Roll the periods, compare equity with their bases, halt where a limit is passed; lift what has run out."""
+    state, risk, limits = step.state, step.state.risk, step.state.params.risk
+    now_equity = equity(state)
+    risk.equity = now_equity
+    risk.judged_ns = step.now
+    for name in [n for n, h in state.halts.items() if h.until_ns and step.now >= h.until_ns]:
+        del state.halts[name]
+        step.notice(Level.WARNING, f"halt_{name}_over", f"the {name} halt has run out; trading goes on")
+        for market in state.markets.values():
+            market.dirty = True
+    day = step.now // DAY_NS
+    week, month = (day + _EPOCH_WEEKDAY) // 7, _month(day)
+    if risk.day != day:
+        risk.day, risk.day_base = day, now_equity
+    if risk.week != week:
+        risk.week, risk.week_base = week, now_equity
+    if risk.month != month:
+        risk.month, risk.month_base = month, now_equity
+    risk.high_water = max(risk.high_water, now_equity)
+    next_day = (day + 1) * DAY_NS
+    next_week = ((week + 1) * 7 - _EPOCH_WEEKDAY) * DAY_NS
+    bank = limits.bankroll
+    _limit(step, "daily_loss", risk.day_base - now_equity, limits.daily_loss_ratio * bank, next_day)
+    _limit(step, "weekly_loss", risk.week_base - now_equity, limits.weekly_loss_ratio * bank, next_week)
+    _limit(step, "monthly_loss", risk.month_base - now_equity, limits.monthly_loss_ratio * bank, FOREVER)
+    _limit(step, "drawdown", risk.high_water - now_equity, limits.max_drawdown_ratio * bank, FOREVER)
+
+
+def _limit(step: Step, name: str, loss: int, limit: float, until_ns: int) -> None:
+    if loss > limit > 0:
+        text = f"{name.replace('_', ' ')} ${loss / CASH_PER_USD:.2f} is over ${limit / CASH_PER_USD:.2f}"
+        halt(step, name, text, until_ns)
+
+
+def _month(day: int) -> int:
+    """Months since the year 0 of the civil calendar day `day` (days since 1970-01-01), by integer arithmetic."""
+    shifted = day + 719_468
+    era, of_era = divmod(shifted, 146_097)
+    year_of_era = (of_era - of_era // 1_460 + of_era // 36_524 - of_era // 146_096) // 365
+    day_of_year = of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    shifted_month = (5 * day_of_year + 2) // 153
+    return (era * 400 + year_of_era) * 12 + shifted_month
+
+
+def judge_exit(step: Step, market: Market) -> None:
+    """Start an exit where the plan says so; only a trusted book's mid is believed."""
+    plan = market.exit_plan
+    if plan is None or plan.exiting or not market.book.trusted or market.mark <= 0 or market.position.net == 0:
+        return
+    reason = judge(plan, market.position, market.instrument, market.mark, step.state.params.exits, step.now)
+    if not reason:
+        return
+    step.notice(
+        Level.WARNING if reason == "stop" else Level.INFO,
+        f"exit_{reason}",
+        f"leaving at mid {market.instrument.usd_price(market.mark):.4f}, entry {_entry(market)}",
+        market.instrument.id,
+    )
+    goal = plan.goal_net if reason == "target" else 0
+    start_exit(step, market, reason, goal)
+    if reason == "stop":
+        market.trigger = "stop"
+
+
+def _entry(market: Market) -> str:
+    average = market.position.avg_price
+    return "none" if average is None else f"{market.instrument.usd_price(average):.4f}"
+
+
+def flatten(step: Step, market: Market, *, take: bool) -> None:
+    """The operator wants out of a market: reduce only, and cross at once where he said so."""
+    market.operator_mode = Mode.REDUCE_ONLY
+    market.dirty = True
+    if market.position.net:
+        start_exit(step, market, "operator", 0, take=take)

@@ -1,0 +1,421 @@
+"""Limits. `allowance` says what a market may do now and why; `shape` makes targets fit; `gate` may only refuse.
+
+Every rule of `quoting.md` 4 is one small function returning a `Gate` with its numbers, so that `why MARKET` prints exactly what
+decides. A reducing order is never blocked by a cap; what other live orders of that side already reduce is not reducing twice.
+Knows no strategy and sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from llm_maker.core.commands import PlaceOrder
+from llm_maker.core.params import Params, sizes
+from llm_maker.core.state import Market, State, Venue, order_cash, worst_loss
+from llm_maker.core.strategy import QuoteTarget
+from llm_maker.core.values import CASH_PER_USD, NS_PER_S, Mode, Regime, Side, to_cash_up
+
+_RANK = {Mode.ACTIVE: 0, Mode.REDUCE_ONLY: 1, Mode.HALTED: 2}
+_PRIORITY_SHARE = {"high": 1.0, "medium": 0.9, "low": 0.8}
+"""Share of the gross cap that a market of this priority may use: the rest is kept for higher ones."""
+MESSAGE_WINDOW_NS = 10 * NS_PER_S
+
+
+class Gate(msgspec.Struct, frozen=True):
+    """One rule's word on one market: the mode it allows, and the numbers it looked at."""
+
+    name: str
+    mode: Mode
+    text: str
+    pull: bool = False
+    """The market's data cannot be trusted or an event is on: nothing may rest, whatever the mode."""
+
+
+GateRule = Callable[[State, Market, Venue], Gate]
+
+
+def _ok(name: str, text: str = "") -> Gate:
+    return Gate(name, Mode.ACTIVE, text)
+
+
+def _seconds(ns: int) -> str:
+    return f"{ns / NS_PER_S:.1f}s"
+
+
+def gate_account(state: State, market: Market, venue: Venue) -> Gate:
+    if not state.account_known and not state.stopping:
+        return Gate("account", Mode.HALTED, "the venue has not yet said what we hold", pull=True)
+    return _ok("account", "known")
+
+
+def gate_mode(state: State, market: Market, venue: Venue) -> Gate:
+    mode = state.mode
+    return Gate("mode", mode, state.mode_text() or mode.value, pull=mode is Mode.HALTED)
+
+
+def gate_venue(state: State, market: Market, venue: Venue) -> Gate:
+    if not venue.up:
+        return Gate("venue", Mode.HALTED, f"{venue.name} is down: {venue.down_reason}", pull=True)
+    if venue.regime in (Regime.CANCEL_ONLY, Regime.RESTART, Regime.CLOSED):
+        return Gate("venue", Mode.HALTED, f"{venue.name} is in {venue.regime.value}", pull=True)
+    return _ok("venue", f"{venue.name} up, {venue.regime.value}")
+
+
+def gate_silence(state: State, market: Market, venue: Venue) -> Gate:
+    silence = state.now - venue.heard_ns
+    text = f"last word of {venue.name} {_seconds(silence)} ago, limit {_seconds(state.params.risk.max_silence_ns)}"
+    stale = silence > state.params.risk.max_silence_ns
+    return Gate("silence", Mode.HALTED, text, pull=True) if stale else _ok("silence", text)
+
+
+def gate_lag(state: State, market: Market, venue: Venue) -> Gate:
+    text = f"feed lag {_seconds(venue.lag.lag_ns)}, limit {_seconds(state.params.risk.max_feed_lag_ns)}"
+    if venue.lagging:
+        return Gate("lag", Mode.HALTED, text, pull=True)
+    if state.delayed_ns and venue.heard_ns <= state.delayed_ns:
+        return Gate("lag", Mode.HALTED, "our loop was late and nothing newer has come since", pull=True)
+    return _ok("lag", text)
+
+
+def gate_book(state: State, market: Market, venue: Venue) -> Gate:
+    book = market.book
+    if not book.trusted:
+        return Gate("book", Mode.HALTED, f"no trusted book: {book.gap_reason or 'no snapshot yet'}", pull=True)
+    age = state.now - book.changed_ns
+    if age > state.params.risk.max_book_age_ns and market.last_trade_ns > book.changed_ns:
+        return Gate("book", Mode.HALTED, f"trades print but the book is {_seconds(age)} old", pull=True)
+    if book.best_bid and book.best_ask and book.best_bid >= book.best_ask:
+        return Gate("book", Mode.HALTED, f"crossed: bid {book.best_bid} ask {book.best_ask}", pull=True)
+    if book.best_bid == 0 and book.best_ask == 0:
+        return Gate("book", Mode.HALTED, "empty on both sides", pull=True)
+    return _ok("book", f"bid {book.best_bid} ask {book.best_ask}, {_seconds(age)} old")
+
+
+def gate_resolution(state: State, market: Market, venue: Venue) -> Gate:
+    instrument, risk = market.instrument, state.params.risk
+    if market.resolved is not None:
+        return Gate("resolution", Mode.HALTED, f"resolved at {market.resolved}", pull=True)
+    if not instrument.is_binary or not instrument.guard_end:
+        return _ok("resolution", "guard off: no end time is told" if instrument.is_binary else "does not end")
+    if instrument.end_ns is None:
+        mode = Mode.REDUCE_ONLY if risk.live else Mode.ACTIVE
+        return Gate("resolution", mode, "end time unknown")
+    left = instrument.end_ns - state.now
+    text = f"{left / NS_PER_S / 3600:.1f}h to the end"
+    if left < risk.resolution_pull_ns:
+        return Gate("resolution", Mode.HALTED, text, pull=True)
+    return Gate("resolution", Mode.REDUCE_ONLY if left < risk.resolution_reduce_ns else Mode.ACTIVE, text)
+
+
+def gate_schedule(state: State, market: Market, venue: Venue) -> Gate:
+    start = market.instrument.start_ns
+    if start is None:
+        return _ok("schedule", "no scheduled start told")
+    away = start - state.now
+    if abs(away) < state.params.risk.event_window_ns:
+        return Gate("schedule", Mode.HALTED, f"the event starts in {_seconds(away)}", pull=True)
+    return _ok("schedule", f"starts in {_seconds(away)}")
+
+
+def gate_pull(state: State, market: Market, venue: Venue) -> Gate:
+    left = market.pulled_until - state.now
+    if left > 0:
+        return Gate("pull", Mode.HALTED, f"{market.pull_reason}: out for {_seconds(left)} more", pull=True)
+    ratio, risk = market.estimators.volatility_ratio, state.params.risk
+    text = f"volatility {ratio:.1f}x its usual, widen at {risk.volatility_widen_ratio:g}x, pull at {risk.volatility_pull_ratio:g}x"
+    if ratio > risk.volatility_pull_ratio:
+        return Gate("pull", Mode.HALTED, text, pull=True)
+    return _ok("pull", text)
+
+
+def gate_market(state: State, market: Market, venue: Venue) -> Gate:
+    if market.operator_mode is not Mode.ACTIVE:
+        mode = market.operator_mode
+        return Gate("market", mode, f"{mode.value}, by the operator", pull=mode is Mode.HALTED)
+    if not market.in_universe:
+        return Gate("market", Mode.REDUCE_ONLY, f"left the universe: {market.drop_reason}")
+    return _ok("market", "in the universe")
+
+
+def gate_cooldown(state: State, market: Market, venue: Venue) -> Gate:
+    left = market.cooldown_until - state.now
+    if left > 0:
+        return Gate("cooldown", Mode.REDUCE_ONLY, f"stopped out: no new risk for {_seconds(left)}")
+    return _ok("cooldown")
+
+
+def gate_positions(state: State, market: Market, venue: Venue) -> Gate:
+    limit = state.params.risk.max_open_positions
+    held = open_positions(state)
+    if held >= limit and market.position.net == 0:
+        return Gate("positions", Mode.REDUCE_ONLY, f"{held} markets held, limit {limit}")
+    return _ok("positions", f"{held} markets held, limit {limit}")
+
+
+GATES: tuple[GateRule, ...] = (
+    gate_mode,
+    gate_account,
+    gate_venue,
+    gate_silence,
+    gate_lag,
+    gate_book,
+    gate_resolution,
+    gate_schedule,
+    gate_pull,
+    gate_market,
+    gate_cooldown,
+    gate_positions,
+)
+"""In the order they are judged: kill and halt, stale, event, the market's own, caps."""
+
+
+def chain(state: State, market: Market) -> list[Gate]:
+    """Every gate's word, for `why`."""
+    venue = state.venues[market.instrument.venue]
+    return [rule(state, market, venue) for rule in GATES]
+
+
+def allowance(state: State, market: Market) -> Gate:
+    """The strictest gate; the first of equals."""
+    venue = state.venues[market.instrument.venue]
+    worst = _ok("open", "every gate is open")
+    for rule in GATES:
+        gate = rule(state, market, venue)
+        if gate.pull:
+            return gate
+        if _RANK[gate.mode] > _RANK[worst.mode]:
+            worst = gate
+    return worst
+
+
+def open_positions(state: State) -> int:
+    return sum(1 for i in state.held if state.markets[i].position.net != 0)
+
+
+def widen(state: State, market: Market) -> float:
+    """The factor on the half-spread that risk asks for: after a pull, or while volatility is high."""
+    factor = 2.0 if state.now < market.cautious_until else 1.0
+    if market.estimators.volatility_ratio > state.params.risk.volatility_widen_ratio:
+        factor *= 2.0
+    return factor
+
+
+class Shaped(msgspec.Struct):
+    """Targets that fit the limits, and what was refused on the way (`side reason`)."""
+
+    targets: list[QuoteTarget]
+    refusals: list[str]
+
+
+def shape(state: State, market: Market, targets: list[QuoteTarget], allowed: Gate) -> Shaped:
+    """Mode, taper, caps and size rules on every target. Only shrinks or drops; the reasons are kept."""
+    shaped = Shaped([], [])
+    if allowed.mode is Mode.HALTED or allowed.pull:
+        shaped.refusals.append(f"both {allowed.name}")
+        return shaped
+    for target in targets:
+        size, reason = _fit(state, market, target, allowed)
+        if size >= market.instrument.min_qty:
+            shaped.targets.append(
+                target if size == target.qty else QuoteTarget(target.side, target.price, size, target.reason)
+            )
+        if reason:
+            shaped.refusals.append(f"{target.side.name.lower()} {reason}")
+    return shaped
+
+
+def _fit(state: State, market: Market, target: QuoteTarget, allowed: Gate) -> tuple[int, str]:
+    """(quantity that may rest, why it is less than wanted)."""
+    reducing = _reducible(market, target.side)
+    if allowed.mode is Mode.REDUCE_ONLY:
+        size = min(target.qty, reducing)
+        floor = market.instrument.floor_qty(size)
+        return floor, allowed.name if floor < target.qty else ""
+    adding = target.qty - min(target.qty, reducing)
+    if adding <= 0:
+        return market.instrument.floor_qty(target.qty), ""
+    room, reason = _room(state, market, target)
+    fitted = min(target.qty, reducing) + min(adding, room)
+    floor = market.instrument.floor_qty(fitted)
+    if floor < market.instrument.min_qty <= target.qty and reducing >= market.instrument.min_qty:
+        floor = market.instrument.floor_qty(min(target.qty, reducing))
+    return floor, reason if room < adding else ""
+
+
+def _reducible(market: Market, side: Side) -> int:
+    """How much an order of this side can bring the position towards flat."""
+    return max(0, -side * market.position.net)
+
+
+def _room(state: State, market: Market, target: QuoteTarget) -> tuple[int, str]:
+    """How much quantity beyond flat this side may add, by the tightest cap, with nothing else of this market resting on it."""
+    instrument, risk = market.instrument, state.params.risk
+    _, limit = sizes(state.params, instrument, market.mark)
+    beyond = max(0, target.side * market.position.net)
+    room, reason = max(0, limit - beyond), "position cap"
+    unit = target.price if target.side is Side.BUY else instrument.payout - target.price
+    if not instrument.is_binary:
+        unit = int(target.price * risk.linear_stress_ratio) or 1
+    for name, cash in _cash_rooms(state, market, target):
+        fits = _qty_for(market, cash, unit)
+        if fits < room:
+            room, reason = fits, name
+    return room, reason
+
+
+def _cash_rooms(state: State, market: Market, target: QuoteTarget) -> list[tuple[str, int]]:
+    """What every money cap leaves for this side of this market, its own resting orders there left out."""
+    risk = state.params.risk
+    base = worst_loss(state.params, market, 0, 0, 0, 0)
+    others = state.gross - market.worst
+    share = _PRIORITY_SHARE[market.opinion.signal.priority.value] if market.opinion else 1.0
+    group = _event_loss(state, market)
+    cluster = sum(state.markets[m].worst for m in state.clusters.get(market.instrument.cluster, []))
+    cluster -= market.worst if market.instrument.cluster else 0
+    free = state.cash - (state.reserved - market.reserved) - int(risk.free_cash_ratio * risk.bankroll)
+    rooms = [
+        ("order cap", risk.max_order_cost),
+        ("market cap", int(risk.market_ratio * risk.bankroll) - base),
+        ("event cap", int(risk.event_ratio * risk.bankroll) - group - base),
+        ("cluster cap", int(risk.cluster_ratio * risk.bankroll) - cluster - base),
+        ("gross cap", int(risk.gross_ratio * risk.bankroll * share) - others - base),
+    ]
+    if market.instrument.is_binary:
+        rooms.append(("free cash", free))
+    return rooms
+
+
+def _event_loss(state: State, market: Market) -> int:
+    """Worst case of the other markets of this event: the largest over outcomes where exactly one pays, else the sum."""
+    instrument = market.instrument
+    members = [state.markets[m] for m in state.events.get(instrument.event_id, []) if m != instrument.id]
+    if not members:
+        return 0
+    if not instrument.exclusive:
+        return sum(m.worst for m in members)
+    none_wins = sum(m.loss_no for m in members)
+    worst = min([none_wins] + [none_wins - m.loss_no + m.loss_yes for m in members])
+    return to_cash_up(instrument, max(0, -worst))
+
+
+def _qty_for(market: Market, cash: int, unit: int) -> int:
+    """Quantity whose loss at `unit` price units a piece is `cash`."""
+    if cash <= 0:
+        return 0
+    instrument = market.instrument
+    exponent = instrument.price_decimals + instrument.qty_decimals - 6
+    notional: int = cash * 10**exponent if exponent >= 0 else cash // 10**-exponent
+    return notional // max(unit, 1)
+
+
+def gate(state: State, market: Market, command: PlaceOrder, allowed: Gate) -> str:
+    """Why this order may not be sent, or an empty string. Judged against everything that is live, in flight or UNKNOWN."""
+    if allowed.pull or (allowed.mode is Mode.HALTED):
+        return allowed.name
+    instrument, book = market.instrument, market.book
+    if command.qty < instrument.min_qty or command.qty % instrument.qty_step:
+        return "size"
+    if not instrument.on_grid(command.price) or not instrument.min_price <= command.price <= instrument.max_price:
+        return "off grid"
+    if command.post_only and _crosses(market, command.side, command.price):
+        return "would cross"
+    if _fat_finger(state, market, command):
+        return "fat finger"
+    for order in state.live_orders(market):
+        if order.side is not command.side and command.side * (command.price - order.price) >= 0:
+            return "own cross"
+    if not book.trusted:
+        return "book"
+    return _limits(state, market, command, allowed)
+
+
+def _crosses(market: Market, side: Side, price: int) -> bool:
+    book = market.book
+    if side is Side.BUY:
+        return 0 < book.best_ask <= price
+    return 0 < book.best_bid and price <= book.best_bid
+
+
+def _fat_finger(state: State, market: Market, command: PlaceOrder) -> bool:
+    """An adding order priced through fair by more than the band, or larger than any of ours may be."""
+    risk, fair = state.params.risk, market.estimators.fair
+    if fair <= 0:
+        return True
+    through = command.side * (command.price - fair)
+    tick = market.instrument.tick_at(command.price)
+    band = max(risk.fat_finger_ticks * tick, risk.fat_finger_ratio * fair)
+    if command.reduce_only:
+        return through > max(band, risk.exit_max_slippage_ratio * market.instrument.payout)
+    return through > band
+
+
+def _limits(state: State, market: Market, command: PlaceOrder, allowed: Gate) -> str:
+    """Caps with this order resting beside all the others; what truly reduces passes."""
+    instrument, risk = market.instrument, state.params.risk
+    same = sum(o.remaining for o in state.live_orders(market) if o.side is command.side)
+    reducing = max(0, _reducible(market, command.side) - same)
+    if command.qty <= reducing:
+        return ""
+    if command.reduce_only or allowed.mode is Mode.REDUCE_ONLY:
+        return "not reducing"
+    _, limit = sizes(state.params, instrument, market.mark)
+    if max(0, command.side * market.position.net + same + command.qty) > limit:
+        return "position cap"
+    cost = order_cash(instrument, command, command.qty)
+    if cost > risk.max_order_cost:
+        return "order cap"
+    if cost and state.cash - state.reserved - cost < int(risk.free_cash_ratio * risk.bankroll):
+        return "free cash"
+    added = _worst_with(state, market, command) - market.worst
+    if market.worst + added > int(risk.market_ratio * risk.bankroll):
+        return "market cap"
+    if state.gross + added > int(risk.gross_ratio * risk.bankroll):
+        return "gross cap"
+    if _event_loss(state, market) + market.worst + added > int(risk.event_ratio * risk.bankroll):
+        return "event cap"
+    return ""
+
+
+def _worst_with(state: State, market: Market, command: PlaceOrder) -> int:
+    bids = asks = bid_cost = ask_cost = 0
+    payout = market.instrument.payout
+    entries = [(o.side, o.remaining, o.price) for o in state.live_orders(market)]
+    for side, size, price in [*entries, (command.side, command.qty, command.price)]:
+        if side is Side.BUY:
+            bids, bid_cost = bids + size, bid_cost + size * price
+        else:
+            asks, ask_cost = asks + size, ask_cost + size * (payout - price)
+    return worst_loss(state.params, market, bids, bid_cost, asks, ask_cost)
+
+
+def spend_message(venue: Venue, params: Params, now: int, *, cancel: bool) -> bool:
+    """Take one message of the venue's budget; places stop while a fifth is left, so cancels always have some."""
+    limit = float(params.risk.messages_per_10s)
+    if venue.budget_ns == 0:
+        venue.budget = limit
+    else:
+        venue.budget = min(limit, venue.budget + limit * (now - venue.budget_ns) / MESSAGE_WINDOW_NS)
+    venue.budget_ns = now
+    if venue.budget < (1.0 if cancel else 0.2 * limit + 1.0):
+        return False
+    venue.budget -= 1.0
+    return True
+
+
+def describe_caps(state: State, market: Market) -> list[tuple[str, str]]:
+    """The money caps with their numbers, for `why`."""
+    risk = state.params.risk
+    _, limit = sizes(state.params, market.instrument, market.mark)
+    instrument = market.instrument
+    base = worst_loss(state.params, market, 0, 0, 0, 0)
+    return [
+        ("position", f"{instrument.usd_qty(market.position.net):g} of {instrument.usd_qty(limit):g}"),
+        ("market", f"worst case ${market.worst / CASH_PER_USD:.2f} (position alone ${base / CASH_PER_USD:.2f}) of "
+                   f"${risk.market_ratio * risk.bankroll / CASH_PER_USD:.2f}"),
+        ("gross", f"${state.gross / CASH_PER_USD:.2f} of ${risk.gross_ratio * risk.bankroll / CASH_PER_USD:.2f}"),
+        ("free cash", f"${(state.cash - state.reserved) / CASH_PER_USD:.2f}, "
+                      f"at least ${risk.free_cash_ratio * risk.bankroll / CASH_PER_USD:.2f}"),
+    ]  # fmt: skip
+

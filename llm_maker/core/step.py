@@ -1,0 +1,117 @@
+"""One step of the engine: the state, the strategy, the moment, and the commands so far. Orders leave the core only here.
+
+An order is in flight from the step that decides it: `place` and `cancel` record before they return.
+"""
+
+from __future__ import annotations
+
+from llm_maker.core import orders, risk
+from llm_maker.core.commands import AnyCommand, CancelOrder, Level, Notice, PlaceOrder, TimeInForce
+from llm_maker.core.orders import Order, What
+from llm_maker.core.state import Market, State, refresh_exposure, reserved_shares
+from llm_maker.core.strategy import QuoteTarget, Strategy
+from llm_maker.core.values import Leg, Side
+
+RECENT_ORDERS = 2_000
+"""Final orders kept for late fills."""
+
+
+class Step:
+    """What one event may read, change and ask for."""
+
+    __slots__ = ("now", "out", "state", "strategy")
+
+    def __init__(self, state: State, strategy: Strategy, now: int) -> None:
+        self.state = state
+        self.strategy = strategy
+        self.now = now
+        self.out: list[AnyCommand] = []
+
+    def notice(self, level: Level, code: str, text: str, instrument: str = "") -> None:
+        self.out.append(Notice(level, code, text, instrument))
+
+    def cancel(self, order: Order, reason: str) -> None:
+        """Ask the venue to cancel, once; cancels have first call on the message budget and are sent even beyond it."""
+        market = self.state.markets[order.instrument]
+        orders.step(order, What.CANCEL_SENT, self.now)
+        order.sent_cancel = True
+        order.cancel_ns = self.now
+        venue = self.state.venues[market.instrument.venue]
+        risk.spend_message(venue, self.state.params, self.now, cancel=True)
+        self.out.append(CancelOrder(order.order_id, order.instrument, reason))
+
+    def withdraw(self, market: Market, reason: str) -> None:
+        """Cancel every order of ours on a market that is not already being canceled."""
+        for order in self.state.live_orders(market):
+            if not order.sent_cancel and order.status is not orders.Status.UNKNOWN:
+                self.cancel(order, reason)
+
+    def quote(self, market: Market, target: QuoteTarget, allowed: risk.Gate, decision_id: str) -> str:
+        """Place a post-only order for a target; why not, or an empty string."""
+        reducing = target.qty <= max(0, -target.side * market.position.net)
+        return self._send(market, target, allowed, decision_id, reduce_only=reducing, crossing=False)
+
+    def cross(self, market: Market, target: QuoteTarget, allowed: risk.Gate) -> str:
+        """Place an order that takes, down to its limit price; only exits come here, never a model's answer."""
+        return self._send(market, target, allowed, "", reduce_only=True, crossing=True)
+
+    def _send(
+        self,
+        market: Market,
+        target: QuoteTarget,
+        allowed: risk.Gate,
+        decision_id: str,
+        *,
+        reduce_only: bool,
+        crossing: bool,
+    ) -> str:
+        state = self.state
+        command = PlaceOrder(
+            order_id=f"{state.session}-{state.next_order}",
+            instrument=market.instrument.id,
+            side=target.side,
+            leg=choose_leg(state, market, target.side, target.qty),
+            price=target.price,
+            qty=target.qty,
+            time_in_force=TimeInForce.IOC if crossing else TimeInForce.GTC,
+            post_only=not crossing,
+            reduce_only=reduce_only,
+            reason=target.reason,
+            decision_id=decision_id,
+        )
+        refused = risk.gate(state, market, command, allowed)
+        if refused:
+            return refused
+        venue = state.venues[market.instrument.venue]
+        if not risk.spend_message(venue, state.params, self.now, cancel=False):
+            return "message budget"
+        state.next_order += 1
+        order = orders.new(command, self.now)
+        state.orders[order.order_id] = order
+        market.live.append(order.order_id)
+        refresh_exposure(state, market)
+        state.counts.placed += 1
+        if not state.counts.first_quote_ns:
+            state.counts.first_quote_ns = self.now
+        self.out.append(command)
+        return ""
+
+    def finish(self, market: Market, order: Order) -> None:
+        """Drop an order that has become final from the market's live ones; keep it a while for late fills."""
+        state = self.state
+        if order.order_id in market.live:
+            market.live.remove(order.order_id)
+            state.recent.append(order.order_id)
+            if len(state.recent) > RECENT_ORDERS:
+                state.orders.pop(state.recent.pop(0), None)
+        refresh_exposure(state, market)
+        market.dirty = True
+
+
+def choose_leg(state: State, market: Market, side: Side, qty: int) -> Leg:
+    """Sell a token only from our own confirmed, unreserved shares; otherwise buy the other outcome (design section 3)."""
+    if not market.instrument.is_binary:
+        return Leg.NONE
+    held = Leg.YES if side is Side.SELL else Leg.NO
+    free = market.position.free_to_sell(held) - reserved_shares(state, market, held)
+    return held if free >= qty else (Leg.NO if held is Leg.YES else Leg.YES)

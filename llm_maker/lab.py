@@ -1,0 +1,251 @@
+"""The lab's verbs: a backtest of a tape, the proof of a journal, the report of a home. Wires pieces like `app`, runs no daemon."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llm_maker import __version__
+from llm_maker.app import STRATEGIES, Refused, exchange_params, maker_params, open_tape
+from llm_maker.config import Config, to_params
+from llm_maker.core.engine import Engine, checkpoint, new_state
+from llm_maker.core.events import Started
+from llm_maker.core.state import Counts, Flows, State, Tally
+from llm_maker.core.values import usd
+from llm_maker.port import Simulator
+from llm_maker.report import summary
+from llm_maker.runtime import replay as proof
+from llm_maker.runtime.journal import Checkpoint, JournalLimits, JournalWriter
+from llm_maker.runtime.journal import files as journal_files
+from llm_maker.runtime.ledger import Ledger, Scope
+from llm_maker.runtime.logs import Recorder
+from llm_maker.runtime.loop import Account, Session
+from llm_maker.runtime.signals_file import SignalsFile
+from llm_maker.runtime.tape import TapeFeed, TapeReader
+from llm_maker.runtime.timeline import Ticker, Timeline
+from llm_maker.runtime.universe import SelectedFeed, Universe
+from llm_maker.venues.paper.exchange import Exchange
+
+Progress = Callable[[int, int], None] | None
+_FLUSH_BYTES = 1 << 20
+
+
+def backtest(config: Config, tape: Path, home: Path, signals: str, progress: Progress = None) -> dict[str, Any]:
+    """A tape through strategy and paper exchange in virtual time; journal and logs under HOME/logs/backtest, made anew."""
+    folder = home / "logs" / "backtest"
+    if folder.exists():
+        shutil.rmtree(folder)
+    decode_only = decode_speed(tape)
+    began = time.perf_counter()
+    reader, instruments, wire = open_tape(tape)
+    feed = TapeFeed(reader, instruments, wire)
+    start = feed.next_ns()
+    if start is None:
+        raise Refused(f"{tape}: no frame after the header")
+    universe = Universe(config.market_selection)
+    for instrument in instruments:
+        universe.judge(instrument, start)
+    shown: Simulator = feed if all(c.chosen for c in universe.choices.values()) else SelectedFeed(feed, universe)
+    exchange = Exchange(exchange_params(config))
+    simulators: list[Simulator] = [exchange]
+    if signals != "none":
+        simulators.append(SignalsFile(Path(signals)))
+    timeline = Timeline([("", shown), *((config.account, s) for s in simulators), ("", Ticker(start))])
+    strategy = STRATEGIES[config.strategy.name]
+    params = to_params(config)
+    params = msgspec.structs.replace(params, slow=msgspec.structs.replace(params.slow, enabled=signals != "none"))
+    state = new_state(config.account, params, strategy, maker_params(config), exchange.params.start_cash)
+    engine = Engine(state, strategy)
+    label = {"tape": tape.name, "exchange": msgspec.to_builtins(exchange.params), "build": __version__}
+    # Nobody outside hears a backtest: the journal may wait in memory, and stays one plain chain of files.
+    limits = JournalLimits(compress=False, flush_at=_FLUSH_BYTES, max_file=1 << 40)
+    writer = JournalWriter.create(
+        folder, config.account, lambda: Checkpoint(checkpoint(state), timeline.checkpoint(), label), limits=limits
+    )
+    scope = Scope("polymarket", "paper", f"backtest:{tape.name}", config.account)
+    recorder = Recorder(state, scope, None, folder, simulated=True)
+    account = Account(engine, writer, recorder, simulators, durable=False)
+    session = Session([account], timeline)
+    before = summary.mark(state)
+    session.deliver(start, account.name, Started(1, False))
+    session.run_virtual(progress=(lambda done: progress(feed.frames, 0)) if progress else None)
+    if progress:
+        progress(1, 1)
+    writer.close()
+    recorder.close()
+    wall = time.perf_counter() - began
+    return {
+        "mode": "backtest",
+        "venue": "polymarket",
+        "tape": tape.name,
+        "simulated": False,
+        "paper_money": True,
+        "signals_from": signals,
+        "seed": config.seed,
+        "frames": feed.frames,
+        "malformed": sum(wire.malformed.values()),
+        "malformed_by_name": dict(wire.malformed),
+        "truncated": feed.truncated,
+        **summary.result(state, before),
+        "tops": tops(state),
+        "bands": exchange.band_fills()["total"],
+        "pruned": sum(m.book.pruned for m in state.markets.values()),
+        "resolution_guard": _guard(state),
+        "journal": str(writer.path),
+        "journal_sha256": writer.hexdigest,
+        "frames_per_second": round(feed.frames / wall),
+        "decode_only_frames_per_second": round(decode_only),
+        "times_decode_only": round(decode_only * wall / feed.frames, 2),
+        "clean_stop": account.stop is not None and account.stop.clean,
+    }
+
+
+def decode_speed(tape: Path) -> float:
+    """Frames a second of the bare work nobody can avoid: decompress, split into lines, msgspec-decode each to plain objects."""
+    reader = TapeReader(tape)
+    decode = msgspec.json.Decoder().decode
+    began, frames = time.perf_counter(), 0
+    for line in reader:
+        decode(line.frame)
+        frames += 1
+    return frames / (time.perf_counter() - began) if frames else 0.0
+
+
+def tops(state: State) -> dict[str, dict[str, Any]]:
+    """Token id -> our last best prices in that token's terms, from the one YES book."""
+    found: dict[str, dict[str, Any]] = {}
+    for market in state.markets.values():
+        book, instrument = market.book, market.instrument
+        bid, ask, payout = book.best_bid, book.best_ask, instrument.payout
+        yes = {"best_bid": bid or None, "best_ask": ask or None}
+        no = {"best_bid": payout - ask if ask else None, "best_ask": payout - bid if bid else None}
+        for token, top in zip(instrument.token_ids, (yes, no), strict=False):
+            found[token] = {k: None if v is None else instrument.usd_price(v) for k, v in top.items()}
+    return found
+
+
+def _guard(state: State) -> str:
+    if all(m.instrument.guard_end for m in state.markets.values()):
+        return "on"
+    return "off: the tape does not tell when its markets end"
+
+
+def backtest_lines(result: dict[str, Any]) -> list[str]:
+    """The report of a backtest, for people."""
+    bands = result["bands"]
+    fills = ", ".join(f"{name} {bands[name]['fills']} ({bands[name]['qty'] / 1e6:g} shares)" for name in bands)
+    lines = [
+        f"tape {result['tape']}: {result['frames']} frames, {result['malformed']} malformed, {result['gaps']} gaps, "
+        f"{result['pruned']} stale levels pruned",
+        f"paper money; signals: {result['signals_from']}; resolution guard {result['resolution_guard']}",
+        f"orders {result['orders_placed']} placed, {result['orders_canceled']} canceled, {result['fills']} fills",
+        f"fills by band (one order stream): {fills}",
+        f"P&L at mid ${result['pnl_usd']:+.2f}, at the touch with fees ${result['pnl_exit_usd']:+.2f}",
+        f"speed {result['frames_per_second']} frames/s, bare decoding {result['decode_only_frames_per_second']} "
+        f"({result['times_decode_only']}x its time)",
+        f"journal {result['journal']} sha256 {result['journal_sha256']}",
+    ]
+    if result["truncated"]:
+        lines.append(f"the tape is cut short: {result['truncated']}")
+    lines += [f"refused {name}: {n['episodes']:g} times, {n['seconds']:.0f}s" for name, n in result["refusals"].items()]
+    return lines + summary.closing_lines(result)
+
+
+def replay(journal: Path, progress: Progress = None) -> dict[str, Any]:
+    """Prove one journal file, or every file of a folder."""
+    if not journal.exists():
+        raise Refused(f"{journal}: no such journal")
+    paths = [journal]
+    if journal.is_dir():
+        names = sorted({p.name.split("-")[1] for p in journal.glob("journal-*")})
+        paths = [path for name in names for path in journal_files(journal, name)]
+        if not paths:
+            raise Refused(f"{journal}: no journal files in this folder")
+    proved = []
+    for path in paths:
+        found = proof.replay(path, STRATEGIES, (lambda done: progress(done, 0)) if progress else None)
+        proved.append({"file": path.name, "entries": found.entries, "commands": found.commands, "torn": found.torn})
+    if progress:
+        progress(1, 1)
+    return {"proved": True, "files": proved, "entries": sum(p["entries"] for p in proved)}
+
+
+def replay_lines(result: dict[str, Any]) -> list[str]:
+    lines = [f"{p['file']}: {p['entries']} events, {p['commands']} commands, every one as recorded" for p in result["files"]]
+    return lines + [f"cut: {p['torn']}" for p in result["files"] if p["torn"]]
+
+
+def report(home: Path) -> dict[str, Any]:
+    """Totals of every account that has rows in the home's ledger; each of its own mode and venue, never mixed."""
+    path = home / "positions" / "ledger.sqlite3"
+    if not path.exists():
+        return {"accounts": []}
+    ledger = Ledger.open(path)
+    try:
+        return {"accounts": [_account(ledger, scope) for scope in ledger.scopes()]}
+    finally:
+        ledger.close()
+
+
+def _account(ledger: Ledger, scope: Scope) -> dict[str, Any]:
+    kept = ledger.risk_state(scope)
+    totals = ledger.totals(scope)
+
+    def read(key: str, kind: Any, default: Any) -> Any:
+        return msgspec.json.decode(kept[key], type=kind) if key in kept else default
+
+    flows = read("flows", Flows, Flows())
+    refused = read("refused", dict[str, Tally], {})
+    worth = read("equity", int, 0)
+    parts = summary.split(worth - flows.start - flows.transfers, flows)
+    ranked = sorted(refused.items(), key=lambda item: -item[1].ns)
+    return {
+        "venue": scope.venue,
+        "mode": scope.mode,
+        "wallet": scope.wallet,
+        "account": scope.account,
+        "equity_usd": usd(worth),
+        "pnl_usd": parts.pnl,
+        "pnl_exit_usd": usd(read("exit_equity", int, 0) - flows.start - flows.transfers),
+        "pnl_split_usd": msgspec.to_builtins(parts),
+        "llm_cost_usd": usd(totals.decision_cost),
+        "counts": msgspec.to_builtins(read("counts", Counts, Counts())),
+        "fills": totals.fills,
+        "failed_settlements": totals.failed_fills,
+        "round_trips": totals.trips,
+        "winning_round_trips": totals.winning_trips,
+        "decisions": totals.decisions,
+        "positions": ledger.positions(scope),
+        "refusals": {k: {"episodes": t.count, "seconds": round(t.ns / 1e9, 3)} for k, t in ranked},
+        "quoted_seconds": {k: round(ns / 1e9, 1) for k, ns in read("quoted", dict[str, int], {}).items()},
+        "names": read("names", dict[str, str], {}),
+    }
+
+
+def report_lines(found: dict[str, Any]) -> list[str]:
+    """The report for people: one block an account."""
+    lines: list[str] = []
+    for a in found["accounts"]:
+        parts = a["pnl_split_usd"]
+        simulated = ", SIMULATED market" if a["venue"] == "simulated" else ""
+        lines += [
+            f"{a['account']} on {a['venue']}, {a['mode'].upper()} money{simulated} ({a['wallet']})",
+            f"  P&L at mid {parts['pnl']:+10.2f}   at the touch with fees {a['pnl_exit_usd']:+.2f}",
+            f"    spread   {parts['spread']:+10.2f}   what the fills earned against the mid of their moment",
+            f"    inventory{parts['inventory']:+10.2f}   what the market did to the position afterwards",
+            f"    fees     {parts['fees']:+10.2f}",
+            f"    rebates  {parts['rebates']:+10.2f}",
+            f"    rewards  {parts['rewards']:+10.2f}",
+            f"  model cost {a['llm_cost_usd']:10.4f}   for {a['decisions']} decisions (paid elsewhere, not in the P&L)",
+            f"  fills {a['fills']} ({a['failed_settlements']} failed to settle), round trips {a['round_trips']} "
+            f"({a['winning_round_trips']} won), halts {a['counts']['halts']}, fallbacks {a['counts']['fallbacks']}",
+            "  refused, by time:",
+        ]
+        lines += [f"    {v['seconds']:10.0f}s {v['episodes']:6g}x  {k}" for k, v in list(a["refusals"].items())[:12]] or ["    nothing"]
+        lines.append("")
+    return lines

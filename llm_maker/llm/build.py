@@ -1,0 +1,59 @@
+"""From the config to a running analyst of a real provider: key, price, limits, budget. Imports the provider's SDK only here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from urllib.parse import urlsplit
+
+from llm_maker.config import Config, Secrets
+from llm_maker.core.commands import Level
+from llm_maker.llm.analyst import Analyst, AnalystSettings, DecisionFacts
+from llm_maker.llm.budget import DailyBudget, Pricer, RateLimit
+from llm_maker.llm.providers import PROVIDERS, OpenAICompatible, ProviderSpec
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class NotAvailable(Exception):
+    """The provider cannot be used as configured; one line."""
+
+
+def build_analyst(
+    config: Config,
+    secrets: Secrets,
+    provider: str,
+    budget: DailyBudget,
+    record: Callable[[DecisionFacts], None],
+    say: Callable[[Level, str], None],
+) -> Analyst:
+    """The slow loop's port for a named provider."""
+    llm, spec = config.llm, PROVIDERS[provider]
+    if not spec.implemented:
+        usable = ", ".join(p.name for p in PROVIDERS.values() if p.implemented)
+        raise NotAvailable(f"llm.provider: {provider} is not in this version; available: {usable}")
+    model = llm.model or spec.model
+    if not model:
+        raise NotAvailable(f"llm.model is empty; provider '{provider}' has no default model")
+    client = OpenAICompatible(
+        spec,
+        api_key=secrets.get(spec.env_key) or "",
+        pricer=_pricer(config, spec, model),
+        base_url=llm.base_url or "",
+        model=model,
+        max_output_tokens=llm.max_output_tokens,
+        on_step=lambda line: say(Level.WARNING, line),
+    )
+    settings = AnalystSettings(deadline_s=llm.timeout_seconds, show_price=llm.show_price)
+    rate = RateLimit(llm.max_requests_per_minute)
+    return Analyst(client, rate=rate, budget=budget, record=record, say=say, settings=settings)
+
+
+def _pricer(config: Config, spec: ProviderSpec, model: str) -> Pricer:
+    """Own prices from config first need both numbers; a server on this machine costs nothing."""
+    llm = config.llm
+    per_million = None
+    if llm.price_per_million_input_usd is not None and llm.price_per_million_output_usd is not None:
+        per_million = (Decimal(str(llm.price_per_million_input_usd)), Decimal(str(llm.price_per_million_output_usd)))
+    host = urlsplit(llm.base_url or spec.base_url).hostname
+    return Pricer(spec.price_id, model, per_million=per_million, local=host in _LOOPBACK and per_million is None)

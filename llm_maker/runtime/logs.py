@@ -1,0 +1,460 @@
+"""What a person reads with jq, and the rows of the ledger: made from events, commands and the state after them.
+
+`executions.jsonl` has every order and fill with its reason, `llm_decisions.jsonl` every cycle of the slow loop, `daemon.jsonl`
+the notices. Timestamps are market time, ISO 8601 UTC. Latency and tokens, which may not enter the journal, are handed in by the
+analyst. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llm_maker.core import events as e
+from llm_maker.core.account import equity, exit_equity
+from llm_maker.core.commands import (
+    AnyCommand,
+    CancelOrder,
+    MarketBrief,
+    MergeSets,
+    Notice,
+    PlaceOrder,
+    RequestSignals,
+)
+from llm_maker.core.quote import effective
+from llm_maker.core.signals import market_x
+from llm_maker.core.state import Market, State
+from llm_maker.core.values import NS_PER_S, Instrument, Leg, Side, expit, leg_price, leg_side, usd
+from llm_maker.runtime.ledger import (
+    CashRow,
+    DecisionRow,
+    EquityRow,
+    FillRow,
+    Ledger,
+    RiskRow,
+    Row,
+    Scope,
+    SettleRow,
+    TripRow,
+)
+
+EQUITY_NS = 60 * NS_PER_S
+MAX_REQUESTS = 64
+Facts = Callable[[str], dict[str, Any]]
+"""Request id -> latency_ms, tokens, ... of the call; empty where there was none."""
+
+
+def iso(ts: int) -> str:
+    """Market time as ISO 8601 UTC with milliseconds."""
+    moment = datetime.fromtimestamp(ts // NS_PER_S, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ts % NS_PER_S // 1_000_000:03d}Z"
+
+
+class LineLog:
+    """A JSONL file, appended whole lines at a time; at `max_bytes` the file becomes `.1` (one is kept)."""
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self._max = path, max_bytes
+        self._open()
+
+    def _open(self) -> None:
+        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._size = os.fstat(self._fd).st_size
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        data = b"".join(line + b"\n" for line in lines)
+        if self._size and self._size + len(data) > self._max:
+            os.close(self._fd)
+            self.path.replace(self.path.with_name(self.path.name + ".1"))
+            self._open()
+        os.write(self._fd, data)
+        self._size += len(data)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class Recorder:
+    """Turns one account's steps into log lines and ledger rows."""
+
+    def __init__(
+        self,
+        state: State,
+        scope: Scope,
+        ledger: Ledger | None,
+        logs: Path,
+        *,
+        simulated: bool,
+        facts: Facts = lambda request_id: {},
+        on_notice: Callable[[int, Notice], None] = lambda ts, notice: None,
+        max_bytes: int = 64 << 20,
+    ) -> None:
+        self._state, self._scope, self._ledger, self._facts = state, scope, ledger, facts
+        self._on_notice = on_notice
+        self._tags = {"account": state.account, "venue": scope.venue, "mode": scope.mode, "simulated": simulated}
+        self._executions = LineLog(logs / "executions.jsonl", max_bytes)
+        self._decisions = LineLog(logs / "llm_decisions.jsonl", max_bytes)
+        self._requests: dict[str, RequestSignals] = {}
+        self._cash = state.cash
+        self._equity_ns = 0
+        self.quiet = False
+        """True while a restart catches up: rows are made, lines are not, because they were written before."""
+
+    def record(self, seq: int, ts: int, event: e.Event, commands: list[AnyCommand]) -> None:
+        """One step: lines for what was ordered and filled, rows for what the ledger keeps."""
+        rows = self._rows(ts, event)
+        if rows and self._ledger is not None:
+            self._ledger.append(self._scope, seq, ts, rows)
+        self._cash = self._state.cash
+        if self.quiet:
+            return
+        lines = [self._encode(ts, line) for line in self._event_lines(event)]
+        for command in commands:
+            line = self._command_line(command)
+            if line:
+                lines.append(self._encode(ts, line))
+            if isinstance(command, Notice):
+                self._on_notice(ts, command)
+                if command.code in ("fallback", "fallback_over"):
+                    self._decide(ts, {"outcome": command.code, "note": command.text})
+            elif isinstance(command, RequestSignals):
+                self._remember(command)
+        if lines:
+            self._executions.write(lines)
+        self._decision(ts, event)
+
+    def save_state(self, ts: int) -> None:
+        """Leave the totals where `report` finds them; refusals still open are counted up to now."""
+        state = self._state
+        for market in state.markets.values():
+            for key, since in market.refusals.items():
+                state.refused[key.partition(" ")[2]].ns += ts - since
+                market.refusals[key] = ts
+        if self._ledger is not None:
+            self._ledger.remember(self._scope, {row.key: row.value for row in self._totals()}, ts)
+
+    def close(self) -> None:
+        self._executions.close()
+        self._decisions.close()
+
+    def _totals(self) -> list[RiskRow]:
+        state = self._state
+        parts: dict[str, Any] = {
+            "flows": state.flows,
+            "counts": state.counts,
+            "refused": state.refused,
+            "risk": state.risk,
+            "cash": state.cash,
+            "equity": equity(state),
+            "exit_equity": exit_equity(state),
+            "now": state.now,
+            "quoted": {m.instrument.id: m.quoted_ns for m in state.markets.values() if m.quoted_ns},
+            "names": {
+                m.instrument.id: m.instrument.question
+                for m in state.markets.values()
+                if m.position.volume or m.position.net
+            },
+        }
+        return [RiskRow(key=key, value=msgspec.json.encode(value).decode()) for key, value in parts.items()]
+
+    def _encode(self, ts: int, line: dict[str, Any]) -> bytes:
+        return msgspec.json.encode({"timestamp": iso(ts), **line, **self._tags})
+
+    def _rows(self, ts: int, event: e.Event) -> list[Row]:
+        rows: list[Row] = []
+        match event:
+            case e.OrderFilled():
+                row = self._fill_row(event)
+                if row is not None:
+                    rows.append(row)
+            case e.FillSettled():
+                rows.append(SettleRow(fill_id=event.fill_id, instrument=event.instrument, status="settled"))
+            case e.FillFailed():
+                rows.append(SettleRow(fill_id=event.fill_id, instrument=event.instrument, status="failed"))
+            case e.CashMoved():
+                rows.append(
+                    CashRow(
+                        kind=event.kind.value,
+                        amount=event.amount,
+                        instrument=event.instrument,
+                        leg=event.leg.value,
+                        qty=event.qty,
+                    )
+                )
+            case e.SetsMerged():
+                amount = self._state.cash - self._cash
+                rows.append(CashRow(kind="merge", amount=amount, instrument=event.instrument, qty=event.qty))
+            case e.SignalsReceived():
+                rows.append(
+                    DecisionRow(
+                        decision_id=event.decision_id,
+                        model=event.model,
+                        prompt_version=event.prompt_version,
+                        signals=len(event.signals),
+                        outcome="ok",
+                        cost=event.cost,
+                        simulated=event.simulated,
+                    )
+                )
+            case e.SignalsFailed():
+                rows.append(
+                    DecisionRow(
+                        decision_id=event.decision_id,
+                        model="",
+                        prompt_version="",
+                        signals=0,
+                        outcome=event.reason,
+                        cost=event.cost,
+                    )
+                )
+            case e.Tick():
+                if ts - self._equity_ns >= EQUITY_NS:
+                    self._equity_ns = ts
+                    rows += [self._equity_row(), *self._totals()]
+        rows += [self._trip_row(closed) for closed in self._state.closed]
+        return rows
+
+    def _fill_row(self, event: e.OrderFilled) -> FillRow | None:
+        """The ledger's row of a fill; None for one that was booked before."""
+        state = self._state
+        market = state.markets.get(event.instrument)
+        if market is None or state.cash == self._cash and event.fill_id not in market.position.pending:
+            return None
+        order = state.orders.get(event.order_id)
+        return FillRow(
+            order_id=event.order_id,
+            fill_id=event.fill_id,
+            instrument=event.instrument,
+            side=int(event.side),
+            leg=event.leg.value,
+            price=event.price,
+            qty=event.qty,
+            price_scale=market.instrument.price_decimals,
+            qty_scale=market.instrument.qty_decimals,
+            cash=state.cash - self._cash + event.fee,
+            fee=event.fee,
+            liquidity=event.liquidity.value,
+            cash_after=state.cash,
+            position_after=market.position.net,
+            status="settled" if event.settled else "provisional",
+            reason=order.reason if order else "",
+            decision_id=order.decision_id if order else "",
+        )
+
+    def _trip_row(self, closed: Any) -> TripRow:
+        trip = closed.trip
+        return TripRow(
+            instrument=closed.instrument,
+            side=int(trip.side),
+            qty=trip.qty,
+            opened_ns=trip.entry_ns,
+            entry_price=round(trip.entry_price),
+            exit_price=round(trip.exit_price),
+            pnl=trip.realised,
+            fees=trip.fees,
+            exit_reason=closed.exit_reason,
+            decision_id=trip.entry_decision,
+            reasoning=closed.reasoning,
+            context=msgspec.json.encode({"entry_reason": trip.entry_reason}).decode(),
+        )
+
+    def _equity_row(self) -> EquityRow:
+        worth, flows = equity(self._state), self._state.flows
+        unrealised = sum(self._unrealised(self._state.markets[i]) for i in self._state.held)
+        total = worth - flows.start - flows.transfers
+        return EquityRow(
+            equity=worth, cash=self._state.cash, realized_pnl=total - unrealised, unrealized_pnl=unrealised
+        )
+
+    def _unrealised(self, market: Market) -> int:
+        exponent = market.instrument.price_decimals + market.instrument.qty_decimals - 6
+        return round(market.position.unrealised(market.mark) / float(10**exponent))
+
+    def _event_lines(self, event: e.Event) -> list[dict[str, Any]]:
+        state = self._state
+        match event:
+            case e.OrderFilled():
+                order = state.orders.get(event.order_id)
+                return [
+                    {
+                        "event": "fill",
+                        **self._trade(event.instrument, event.side, event.leg, event.price, event.qty),
+                        "order_id": event.order_id,
+                        "fill_id": event.fill_id,
+                        "fee_usd": usd(event.fee),
+                        "liquidity": event.liquidity.value,
+                        "settled": event.settled,
+                        "position_after": self._size(event.instrument, self._net(event.instrument)),
+                        "cash_after": usd(state.cash),
+                        "reason": order.reason if order else "",
+                        "decision_id": order.decision_id if order else "",
+                    }
+                ]
+            case e.FillSettled():
+                return [{"event": "settled", "market_id": event.instrument, "fill_id": event.fill_id}]
+            case e.FillFailed():
+                return [{"event": "reversed", "market_id": event.instrument, "fill_id": event.fill_id}]
+            case e.OrderAccepted():
+                return [{"event": "accepted", "order_id": event.order_id}]
+            case e.OrderRejected():
+                return [{"event": "rejected", "order_id": event.order_id, "reason": event.reason, "detail": event.detail}]
+            case e.OrderCanceled():
+                return [{"event": "canceled", "order_id": event.order_id, "reason": event.reason}]
+            case e.OrderExpired():
+                return [{"event": "expired", "order_id": event.order_id}]
+            case e.CancelRejected():
+                return [{"event": "cancel_rejected", "order_id": event.order_id, "reason": event.reason}]
+            case e.OrderUncertain():
+                return [{"event": "unknown", "order_id": event.order_id, "reason": event.reason}]
+            case e.OrderLookedUp():
+                return [{"event": "looked_up", "order_id": event.order_id, "found": event.found}]
+            case e.SetsMerged():
+                size = self._size(event.instrument, event.qty)
+                return [{"event": "merged", "market_id": event.instrument, "size": size}]
+            case e.CashMoved():
+                return [{"event": event.kind.value, "market_id": event.instrument, "amount_usd": usd(event.amount)}]
+            case _:
+                return []
+
+    def _command_line(self, command: AnyCommand) -> dict[str, Any] | None:
+        match command:
+            case PlaceOrder():
+                return {
+                    "event": "order",
+                    **self._trade(command.instrument, command.side, command.leg, command.price, command.qty),
+                    "order_id": command.order_id,
+                    "time_in_force": command.time_in_force.value,
+                    "post_only": command.post_only,
+                    "reduce_only": command.reduce_only,
+                    "reason": command.reason,
+                    "decision_id": command.decision_id,
+                }
+            case CancelOrder():
+                return {
+                    "event": "cancel",
+                    "market_id": command.instrument,
+                    "order_id": command.order_id,
+                    "reason": command.reason,
+                }
+            case MergeSets():
+                size = self._size(command.instrument, command.qty)
+                return {"event": "merge", "market_id": command.instrument, "size": size, "reason": command.reason}
+            case _:
+                return None
+
+    def _trade(self, instrument_id: str, side: Side, leg: Leg, price: int, qty: int) -> dict[str, Any]:
+        """An order or fill in its own token's terms, as the venue shows it, with the YES price beside it."""
+        instrument = self._instrument(instrument_id)
+        return {
+            "market_id": instrument_id,
+            "question": instrument.question,
+            "side": leg_side(side, leg).name.lower(),
+            "token": leg.value,
+            "price": instrument.usd_price(leg_price(instrument, price, leg)),
+            "yes_price": instrument.usd_price(price),
+            "size": instrument.usd_qty(qty),
+        }
+
+    def _instrument(self, instrument_id: str) -> Instrument:
+        return self._state.markets[instrument_id].instrument
+
+    def _net(self, instrument_id: str) -> int:
+        return self._state.markets[instrument_id].position.net
+
+    def _size(self, instrument_id: str, qty: int) -> float:
+        return self._instrument(instrument_id).usd_qty(qty)
+
+    def _remember(self, request: RequestSignals) -> None:
+        self._requests[request.request_id] = request
+        if len(self._requests) > MAX_REQUESTS:
+            del self._requests[next(iter(self._requests))]
+
+    def _decision(self, ts: int, event: e.Event) -> None:
+        match event:
+            case e.SignalsReceived():
+                signals = [self._signal(ts, s, event.request_id) for s in event.signals]
+                self._decide(
+                    ts,
+                    {
+                        "decision_id": event.decision_id,
+                        "model": event.model,
+                        "prompt_version": event.prompt_version,
+                        "outcome": "ok",
+                        "signals_simulated": event.simulated,
+                        "signals_invalid": event.invalid,
+                    },
+                    event.request_id,
+                    signals,
+                    event.cost,
+                )
+            case e.SignalsFailed():
+                facts = {"decision_id": event.decision_id, "outcome": event.reason, "note": event.detail}
+                self._decide(ts, facts, event.request_id, [], event.cost)
+            case e.SignalsSkipped():
+                self._decide(ts, {"outcome": f"skipped: {event.reason}"}, event.request_id)
+            case _:
+                return
+
+    def _decide(
+        self,
+        ts: int,
+        facts: dict[str, Any],
+        request_id: str = "",
+        signals: list[dict[str, Any]] | None = None,
+        cost: int = 0,
+    ) -> None:
+        """One line of llm_decisions.jsonl; every line has the same keys."""
+        request = self._requests.pop(request_id, None)
+        call = self._facts(request_id)
+        line = {
+            "decision_id": "",
+            "model": "",
+            "prompt_version": "",
+            "num_signals": len(signals or []),
+            "signals": signals or [],
+            "portfolio_state": request.portfolio if request else None,
+            "reason": request.reason if request else "",
+            "latency_ms": call.get("latency_ms"),
+            "tokens": call.get("tokens"),
+            "cost_usd": usd(cost),
+            "fallback": self._state.slow.fallback,
+            **facts,
+        }
+        self._decisions.write([self._encode(ts, line)])
+
+    def _signal(self, ts: int, signal: e.Signal, request_id: str) -> dict[str, Any]:
+        """A signal with the market it met and what became of it."""
+        request = self._requests.get(request_id)
+        brief = next((m for m in request.markets if m.market_id == signal.market_id), None) if request else None
+        line: dict[str, Any] = {"market_id": signal.market_id, **_market_facts(brief)}
+        line.update({k: v for k, v in msgspec.to_builtins(signal).items() if k != "market_id"})
+        market = self._state.markets.get(signal.market_id)
+        opinion = market.opinion if market else None
+        accepted = opinion is not None and opinion.signal == signal
+        line["accepted"] = accepted
+        if market is not None and opinion is not None and accepted and market.mark > 0:
+            view = effective(self._state, market, ts)
+            line["weight"] = round(view.weight, 6)
+            if market.instrument.is_binary:
+                line["p_final"] = round(expit(market_x(market.instrument, market.mark) + view.shift), 6)
+            line["expires"] = iso(opinion.expires_ns)
+        return line
+
+
+def _market_facts(brief: MarketBrief | None) -> dict[str, Any]:
+    if brief is None:
+        return {}
+    return {
+        "question": brief.question,
+        "yes_price": brief.yes_price,
+        "spread": brief.spread,
+        "imbalance": round(brief.imbalance, 4),
+        "position": brief.position,
+        "avg_price": brief.avg_price,
+    }

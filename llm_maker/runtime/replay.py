@@ -1,0 +1,101 @@
+"""Proof of a journal: its events through a fresh engine must give, command for command, what was recorded.
+
+Also the way back after a crash: the same, with the simulated world moved along. Reads files, writes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+
+from llm_maker.core.commands import AnyCommand
+from llm_maker.core.engine import Engine, restore
+from llm_maker.core.events import AccountEvent
+from llm_maker.core.strategy import Strategy
+from llm_maker.port import Simulator
+from llm_maker.runtime.journal import Entry, Header, JournalReader, read_journal
+from llm_maker.runtime.timeline import Timeline
+
+_OF_ACCOUNTS = frozenset(get_args(AccountEvent))
+
+
+class ReplayDiffers(Exception):
+    """The engine of this build decides otherwise than the journal says; names the line's sequence and both commands."""
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """What a proof found: every entry's commands were the recorded ones."""
+
+    entries: int
+    commands: int
+    torn: str | None
+    final_ts: int
+
+
+def engine_from(header: Header, strategies: dict[str, Strategy]) -> Engine:
+    """The engine as the file's checkpoint left it."""
+    name = msgspec.json.decode(header.state, type=_StrategyName).strategy
+    strategy = strategies[name]
+    return Engine(restore(bytes(header.state), strategy), strategy)
+
+
+class _StrategyName(msgspec.Struct):
+    strategy: str
+
+
+def replay(path: Path, strategies: dict[str, Strategy], progress: Callable[[int], None] | None = None) -> Replayed:
+    """Replay one journal file; raises `ReplayDiffers`, or `JournalDamaged` with the line."""
+    reader = read_journal(path)
+    engine = engine_from(reader.header, strategies)
+    entries = commands = 0
+    for entry in reader:
+        compare(entry, engine.on_event(entry.ts, entry.event))
+        entries += 1
+        commands += len(entry.commands)
+        if progress and entries % 5000 == 0:
+            progress(entries)
+    return Replayed(entries, commands, reader.torn, reader.last_ts)
+
+
+def compare(entry: Entry, made: list[AnyCommand]) -> None:
+    """The recorded commands against those just made."""
+    if tuple(made) == entry.commands:
+        return
+    for number, (old, new) in enumerate(zip(entry.commands, made, strict=False)):
+        if old != new:
+            raise ReplayDiffers(f"entry {entry.seq}, command {number}: recorded {old}, now {new}")
+    raise ReplayDiffers(f"entry {entry.seq}: recorded {len(entry.commands)} commands, now {len(made)}")
+
+
+def catch_up(
+    reader: JournalReader,
+    engine: Engine,
+    timeline: Timeline,
+    simulators: list[Simulator],
+    feeds: list[Simulator],
+    on_entry: Callable[[Entry], None],
+) -> int:
+    """Move engine and simulated world from a file's checkpoint to its last whole line; returns the last sequence.
+
+    An entry that the timeline gives next came from it; every other came from outside (a person, a model) and is applied
+    as it stands. Commands are executed again, because the simulated world they went to is rebuilt here.
+    """
+    for entry in reader:
+        due = timeline.next_ns()
+        if due is not None and due <= entry.ts:
+            item = timeline.peek()
+            if item is not None and item[2] == entry.event:
+                timeline.pop()
+        if type(entry.event) not in _OF_ACCOUNTS:
+            for simulator in simulators:
+                simulator.observe(entry.ts, entry.event)
+        compare(entry, engine.on_event(entry.ts, entry.event))
+        for command in entry.commands:
+            for simulator in simulators + feeds:
+                simulator.execute(entry.ts, command)
+        on_entry(entry)
+    return reader.last_seq
+

@@ -1,0 +1,120 @@
+"""Simulated sources merged into one order of market time: feeds, exchanges, analysts, and the Ticks between them.
+
+At equal times the source named first goes first. Knows no wall clock and no meaning of an event.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+
+from llm_maker.core.commands import Command
+from llm_maker.core.events import Event, Tick
+from llm_maker.core.values import NS_PER_MS
+from llm_maker.port import Simulator
+
+TICK_NS = 250 * NS_PER_MS
+_TICK = Tick()
+_MAX_EMPTY = 10_000
+"""Sources that are due but give nothing, in a row: past this one of them is broken."""
+
+Due = tuple[int, str, Event]
+"""Market time, account ('' for all), event."""
+
+
+class Ticker:
+    """A Tick every 250 ms of market time, from `start_ns` on."""
+
+    name = "ticker"
+
+    def __init__(self, start_ns: int) -> None:
+        self._next = start_ns + TICK_NS
+
+    def observe(self, now: int, event: Event) -> None:
+        """A ticker listens to nobody."""
+
+    def execute(self, now: int, command: Command) -> None:
+        """A ticker obeys nobody."""
+
+    def next_ns(self) -> int | None:
+        return self._next
+
+    def advance(self, now: int) -> list[Event]:
+        if now < self._next:
+            return []
+        self._next += TICK_NS
+        return [_TICK]
+
+    def checkpoint(self) -> bytes:
+        return msgspec.json.encode({"next": self._next})
+
+    def restore(self, saved: bytes) -> None:
+        self._next = msgspec.json.decode(saved)["next"]
+
+
+class Timeline:
+    """The earliest event of many simulators."""
+
+    def __init__(self, sources: list[tuple[str, Simulator]]) -> None:
+        """`sources` are (account, simulator); account '' is a feed that every account sees."""
+        self.sources = sources
+        self._ready: deque[Due] = deque()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing has been taken from a source that was not yet handed on: the moment for a checkpoint."""
+        return not self._ready
+
+    def next_ns(self) -> int | None:
+        """When the next event is due; None: never."""
+        if self._ready:
+            return self._ready[0][0]
+        best: int | None = None
+        for _, source in self.sources:
+            due = source.next_ns()
+            if due is not None and (best is None or due < best):
+                best = due
+        return best
+
+    def pop(self) -> Due | None:
+        """The next event, in time order; None when there is none."""
+        return self._ready.popleft() if self.peek() is not None else None
+
+    def peek(self) -> Due | None:
+        """The same without taking it."""
+        empty = 0
+        while not self._ready:
+            best: int | None = None
+            chosen: tuple[str, Simulator] | None = None
+            for item in self.sources:
+                due = item[1].next_ns()
+                if due is not None and (best is None or due < best):
+                    best, chosen = due, item
+            if chosen is None or best is None:
+                return None
+            account, source = chosen
+            self._ready.extend((best, account, event) for event in source.advance(best))
+            empty += 1
+            assert empty < _MAX_EMPTY, f"{source.name} is due at {best} again and again and gives nothing"
+        return self._ready[0]
+
+    def feeds_ended(self) -> bool:
+        """Every shared feed but the ticker has nothing more to say."""
+        feeds = [s for account, s in self.sources if not account and not isinstance(s, Ticker)]
+        return not self._ready and all(s.next_ns() is None for s in feeds)
+
+    def checkpoint(self) -> dict[str, bytes]:
+        assert self.idle, "a checkpoint falls between two events"
+        return {self._key(account, source): source.checkpoint() for account, source in self.sources}
+
+    def restore(self, saved: dict[str, bytes]) -> None:
+        """Continue every source; a source without a checkpoint, or one too many, is another configuration."""
+        keys = {self._key(account, source): source for account, source in self.sources}
+        if sorted(keys) != sorted(saved):
+            raise ValueError(f"the checkpoint holds {', '.join(sorted(saved))}; this configuration has {', '.join(sorted(keys))}")
+        for key, source in keys.items():
+            source.restore(saved[key])
+
+    def _key(self, account: str, source: Simulator) -> str:
+        return f"{account or 'all'}/{source.name}"

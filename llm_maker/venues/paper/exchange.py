@@ -1,0 +1,535 @@
+"""A simulated exchange for one account: commands in, the account's events out, driven by a feed's own market events.
+
+The one fill model of live paper, backtest and the simulated venue. All it does is simulated; it can lose money. It
+owns latency, refusals, settlement, rebates, rewards, funding and injected faults; who trades is `matching`, what that
+moves is `purse`. It knows no feed, no strategy, no account name and no clock; dice are drawn from the seed and the
+name of what is decided, so that neither a restart nor another order of calls changes one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from heapq import heapify, heappop, heappush
+from statistics import NormalDist
+from typing import Any
+
+import msgspec
+
+from llm_maker.core import values
+from llm_maker.core.commands import (
+    CancelOrder,
+    Command,
+    LookUpOrder,
+    MergeSets,
+    PlaceOrder,
+    RequestAccount,
+    TimeInForce,
+)
+from llm_maker.core.events import (
+    AccountSnapshot,
+    BookDelta,
+    BookSnapshot,
+    CancelRejected,
+    CashKind,
+    CashMoved,
+    Event,
+    FillFailed,
+    FillSettled,
+    FundingReported,
+    Holding,
+    InstrumentListed,
+    MarketResolved,
+    MergeFailed,
+    OrderAccepted,
+    OrderCanceled,
+    OrderExpired,
+    OrderFilled,
+    OrderLookedUp,
+    OrderRejected,
+    OrderUncertain,
+    RegimeChanged,
+    RestingOrder,
+    SetsMerged,
+    TradePrinted,
+)
+from llm_maker.core.values import NS_PER_S, PPM, Leg, Liquidity
+from llm_maker.venues.paper import admission, matching, rewards
+from llm_maker.venues.paper.matching import BANDS, FillRules, Market, Resting
+from llm_maker.venues.paper.purse import Purse
+from llm_maker.venues.paper.queue import Queue
+from llm_maker.venues.paper.records import (
+    Action,
+    CompleteMerge,
+    Ending,
+    ExchangeParams,
+    Expire,
+    Finished,
+    PayDay,
+    PayFunding,
+    Report,
+    SampleRewards,
+    Settle,
+    State,
+)
+
+__all__ = ["Exchange", "ExchangeParams"]
+
+_MINUTE_NS = 60 * NS_PER_S
+_DAY_NS = 86_400 * NS_PER_S
+_MAX_CONFIRM_NS = 3_600 * NS_PER_S
+_MAX_FINISHED = 20_000
+"""Ended orders remembered for look-ups, duplicates and the report; the older half is forgotten beyond it."""
+_UNIT = NormalDist()
+_Handler = Callable[[int, Any], None]
+
+
+class Exchange:
+    """`port.Simulator` of one account; see the file's docstring."""
+
+    name = "paper"
+
+    def __init__(self, params: ExchangeParams) -> None:
+        self.params = params
+        self._rules = FillRules(
+            seed=params.seed,
+            improve_ppm=round(params.improve_share * PPM),
+            cap_ppm=round(params.volume_cap_ratio * PPM),
+            subtract_ns=params.subtract_ns,
+            model=params.queue_model,
+            power=params.queue_power,
+            money=BANDS.index(params.band),
+        )
+        self._state = State(purse=Purse(cash=params.start_cash))
+        self._effects: dict[type, _Handler] = {
+            PlaceOrder: self._place,
+            CancelOrder: self._cancel,
+            MergeSets: self._merge,
+            RequestAccount: self._tell_account,
+            LookUpOrder: self._look_up,
+            Expire: self._expire,
+            Settle: self._settle,
+            CompleteMerge: self._complete_merge,
+            PayFunding: self._pay_funding,
+            SampleRewards: self._sample_rewards,
+            PayDay: self._pay_day,
+        }
+        self._observers: dict[type, _Handler] = {
+            BookSnapshot: self._see_book,
+            TradePrinted: self._see_trade,
+            InstrumentListed: self._see_rules,
+            MarketResolved: self._see_end,
+            FundingReported: self._see_funding,
+            RegimeChanged: self._see_regime,
+        }
+
+    # port.Simulator
+
+    def observe(self, now: int, event: Event) -> None:
+        """Take a market event. What it makes happen comes out of `advance`, at `now` or later."""
+        state = self._state
+        if state.actions and state.actions[0][0] <= now:
+            self._run(now)
+        if type(event) is BookDelta:
+            market = state.markets.get(event.instrument)
+            if market is None or market.orders:
+                self._see_book(now, event)
+            else:
+                matching.apply_delta(market, event)
+            return
+        see = self._observers.get(type(event))
+        if see is not None:
+            see(now, event)
+
+    def execute(self, now: int, command: Command) -> None:
+        """Send a command on its way; `RequestSnapshot` and what is not the exchange's are ignored."""
+        if isinstance(command, CancelOrder):
+            self._later(now + self.params.cancel_ns, command)
+        elif isinstance(command, PlaceOrder | MergeSets | RequestAccount | LookUpOrder):
+            self._later(now + self.params.entry_ns, command)
+
+    def next_ns(self) -> int | None:
+        """When something happens or is heard next."""
+        actions, outbox = self._state.actions, self._state.outbox
+        if not outbox:
+            return actions[0][0] if actions else None
+        return min(outbox[0][0], actions[0][0]) if actions else outbox[0][0]
+
+    def advance(self, now: int) -> list[Event]:
+        """Let time pass until `now`; what is heard by then, in order."""
+        self._run(now)
+        heard: list[Event] = []
+        while self._state.outbox and self._state.outbox[0][0] <= now:
+            heard.append(heappop(self._state.outbox)[2])
+        return heard
+
+    def checkpoint(self) -> bytes:
+        """The whole state; sorted, so that equal states give equal bytes."""
+        self._state.actions.sort(key=_when)
+        self._state.outbox.sort(key=_when)
+        return msgspec.json.encode(msgspec.to_builtins(self._state, str_keys=True), order="deterministic")
+
+    def restore(self, saved: bytes) -> None:
+        """Continue from `checkpoint` of an exchange with the same parameters."""
+        self._state = msgspec.json.decode(saved, type=State)
+        heapify(self._state.actions)
+        heapify(self._state.outbox)
+
+    # What tests and the report read
+
+    @property
+    def cash(self) -> int:
+        """Cash with matched fills counted, settled or not."""
+        return self._state.purse.cash
+
+    def holdings(self) -> dict[tuple[str, Leg], int]:
+        """(instrument, leg) -> shares, provisional ones too; a linear position is signed, under `Leg.NONE`."""
+        return self._state.purse.totals()
+
+    def resting(self) -> list[Resting]:
+        """Every order that rests, by instrument, then in the order it came."""
+        return [order for _, market in sorted(self._state.markets.items()) for order in market.orders]
+
+    def band_fills(self) -> dict[str, Any]:
+        """Fills of the three bands: {"total", "instruments": {id}, "orders": {id}} -> band -> {"qty", "fills"}.
+
+        Quantities in the instruments' units. `orders` holds what rests and the last ended ones; totals hold all.
+        """
+        markets = sorted(self._state.markets.items())
+        per_order = {key: (end.bands, end.counts) for key, end in self._state.finished.items() if any(end.bands)}
+        per_order |= {order.order_id: (order.bands, order.counts) for order in self.resting()}
+        return {
+            "total": _by_band(_summed(m.band_qty for _, m in markets), _summed(m.band_fills for _, m in markets)),
+            "instruments": {key: _by_band(market.band_qty, market.band_fills) for key, market in markets},
+            "orders": {key: _by_band(qty, fills) for key, (qty, fills) in sorted(per_order.items())},
+        }
+
+    # Time
+
+    def _later(self, due: int, action: Action) -> None:
+        self._state.number += 1
+        heappush(self._state.actions, (due, self._state.number, action))
+
+    def _tell(self, now: int, event: Report) -> None:
+        self._state.number += 1
+        heappush(self._state.outbox, (now + self.params.response_ns, self._state.number, event))
+
+    def _run(self, now: int) -> None:
+        actions = self._state.actions
+        while actions and actions[0][0] <= now:
+            due, _, action = heappop(actions)
+            self._effects[type(action)](due, action)
+
+    def _chance(self, purpose: str, key: str, ppm: int) -> bool:
+        return matching.chance(self.params.seed, purpose, key, ppm)
+
+    # The feed
+
+    def _market(self, instrument: str) -> Market:
+        market = self._state.markets.get(instrument)
+        if market is None:
+            market = self._state.markets[instrument] = Market(id=instrument)
+        return market
+
+    def _see_book(self, now: int, event: BookDelta | BookSnapshot) -> None:
+        market = self._market(event.instrument)
+        for order, qty in matching.on_book(market, now, event, self._rules):
+            self._filled(now, market, order, qty, order.price)
+
+    def _see_trade(self, now: int, event: TradePrinted) -> None:
+        market = self._market(event.instrument)
+        for order, qty in matching.on_trade(market, now, event, self._rules):
+            self._filled(now, market, order, qty, order.price)
+
+    def _see_rules(self, now: int, event: InstrumentListed) -> None:
+        instrument = event.instrument
+        market = self._market(instrument.id)
+        market.instrument = instrument
+        for order in list(market.orders):
+            if not admission.allowed(instrument, order.price):
+                self._end(market, order, "canceled")
+                self._tell(now, OrderCanceled(order.order_id, "tick_change"))
+        self._expect_sample(now, market)
+
+    def _see_end(self, now: int, event: MarketResolved) -> None:
+        market = self._market(event.instrument)
+        market.closed = True
+        for order in list(market.orders):
+            self._end(market, order, "canceled")
+            self._tell(now, OrderCanceled(order.order_id, "resolved"))
+        for fill_id in self._state.purse.unfinished(market.id):
+            self._settle(now, Settle(fill_id))
+        if market.instrument is None:
+            return
+        for leg, qty, amount in self._state.purse.redeem(market.instrument, event.price):
+            self._tell(now, CashMoved(CashKind.REDEMPTION, amount, market.id, leg, qty))
+        self._back(market)
+
+    def _see_funding(self, now: int, event: FundingReported) -> None:
+        market = self._market(event.instrument)
+        if event.due_ns > now:
+            if event.due_ns not in market.funding:
+                self._later(event.due_ns, PayFunding(market.id, event.due_ns))
+            market.funding[event.due_ns] = event.rate_ppm
+
+    def _see_regime(self, _now: int, event: RegimeChanged) -> None:
+        self._state.regimes[event.venue] = event.regime
+
+    # Orders
+
+    def _place(self, now: int, command: PlaceOrder) -> None:
+        answered = not self._chance("drop_ack", command.order_id, self.params.drop_ack_ppm)
+        if self._chance("uncertain", command.order_id, self.params.uncertain_ppm):
+            self._tell(now, OrderUncertain(command.order_id, "timeout"))
+            if self._chance("lost", command.order_id, PPM // 2):
+                return
+            answered = False
+        refusal = admission.refusal(self._state, self.params, now, command)
+        if refusal is None:
+            self._enter(now, command, answered)
+            return
+        if refusal[0] != "duplicate":
+            self._remember(command.order_id, "absent", 0, [0, 0, 0], [0, 0, 0])
+        if answered:
+            self._tell(now, OrderRejected(command.order_id, *refusal))
+
+    def _enter(self, now: int, command: PlaceOrder, answered: bool) -> None:
+        """Accept: take what may be taken, then rest or end. A taker's bands are all alike."""
+        market = self._state.markets[command.instrument]
+        order = Resting(
+            order_id=command.order_id,
+            instrument=market.id,
+            side=command.side,
+            leg=command.leg,
+            price=command.price,
+            qty=command.qty,
+            queue=Queue.behind(0),
+            bands=[0, 0, 0],
+            counts=[0, 0, 0],
+        )
+        order.queue = Queue.behind(matching.level(market, order))
+        market.orders.append(order)
+        self._state.where[order.order_id] = market.id
+        self._back(market)
+        if answered:
+            self._tell(now, OrderAccepted(order.order_id, f"{self.name}-{order.order_id}"))
+        found = [] if command.post_only else matching.walk(market, order.side, order.price, order.qty)
+        killed = command.time_in_force is TimeInForce.FOK and sum(qty for _, qty in found) < order.qty
+        for price, qty in [] if killed else found:
+            matching.use_up(market, order.side, price, qty)
+            matching.grant(market, order, [qty] * 3, self._rules.money)
+            self._filled(now, market, order, qty, price, liquidity=Liquidity.TAKER)
+        if order.order_id not in self._state.where:
+            return
+        if command.time_in_force in (TimeInForce.IOC, TimeInForce.FOK):
+            self._end(market, order, "canceled")
+            self._tell(now, OrderCanceled(order.order_id, command.time_in_force.value))
+            return
+        if command.expires_ns is not None:
+            self._later(command.expires_ns, Expire(order.order_id))
+        self._expect_sample(now, market)
+
+    def _cancel(self, now: int, command: CancelOrder) -> None:
+        found = self._find(command.order_id)
+        if found is None:
+            ended = self._state.finished.get(command.order_id)
+            self._tell(now, CancelRejected(command.order_id, ended.status if ended else "absent", gone=True))
+            return
+        self._end(*found, "canceled")
+        self._tell(now, OrderCanceled(command.order_id, "requested"))
+
+    def _expire(self, now: int, timer: Expire) -> None:
+        found = self._find(timer.order_id)
+        if found is not None:
+            self._end(*found, "expired")
+            self._tell(now, OrderExpired(timer.order_id))
+
+    def _look_up(self, now: int, command: LookUpOrder) -> None:
+        found = self._find(command.order_id)
+        ended = self._state.finished.get(command.order_id)
+        if found is not None:
+            self._tell(now, OrderLookedUp(command.order_id, "open", found[1].filled))
+        elif ended is not None:
+            self._tell(now, OrderLookedUp(command.order_id, ended.status, ended.filled))
+        else:
+            self._tell(now, OrderLookedUp(command.order_id, "absent"))
+
+    def _tell_account(self, now: int, _command: RequestAccount) -> None:
+        """What rests (its remaining quantity) and what is held (matched fills counted, settled or not)."""
+        orders = tuple(
+            RestingOrder(o.order_id, f"{self.name}-{o.order_id}", o.instrument, o.side, o.leg, o.price, o.remaining)
+            for o in self.resting()
+        )
+        held = tuple(Holding(instrument, leg, qty) for (instrument, leg), qty in self.holdings().items())
+        self._tell(now, AccountSnapshot(orders, held, self.cash))
+
+    def _find(self, order_id: str) -> tuple[Market, Resting] | None:
+        instrument = self._state.where.get(order_id)
+        if instrument is None:
+            return None
+        market = self._state.markets[instrument]
+        return market, next(order for order in market.orders if order.order_id == order_id)
+
+    def _end(self, market: Market, order: Resting, status: Ending) -> None:
+        market.orders = [other for other in market.orders if other is not order]
+        del self._state.where[order.order_id]
+        self._back(market)
+        self._remember(order.order_id, status, order.filled, order.bands, order.counts)
+
+    def _remember(self, order_id: str, status: Ending, filled: int, bands: list[int], counts: list[int]) -> None:
+        state = self._state
+        state.ended += 1
+        state.finished[order_id] = Finished(status, filled, bands, counts, state.ended)
+        if len(state.finished) > _MAX_FINISHED:
+            oldest = state.ended - _MAX_FINISHED // 2
+            state.finished = {key: end for key, end in state.finished.items() if end.number > oldest}
+
+    # Fills and money
+
+    def _filled(
+        self,
+        now: int,
+        market: Market,
+        order: Resting,
+        qty: int,
+        price: int,
+        *,
+        liquidity: Liquidity = Liquidity.MAKER,
+    ) -> None:
+        instrument = market.instrument
+        assert instrument is not None, "an order rests only in a listed market"
+        market.last_price = price
+        fill = OrderFilled(
+            order_id=order.order_id,
+            fill_id=f"{order.order_id}/{order.counts[self._rules.money]}",
+            instrument=market.id,
+            side=order.side,
+            leg=order.leg,
+            price=price,
+            qty=qty,
+            fee=values.fee(instrument, price, qty, liquidity),
+            liquidity=liquidity,
+            settled=not instrument.is_binary,
+        )
+        self._state.purse.book(instrument, fill)
+        self._tell(now, fill)
+        if not fill.settled:
+            self._later(now + self._confirm_ns(fill.fill_id), Settle(fill.fill_id))
+        if order.remaining == 0:
+            self._end(market, order, "filled")
+        else:
+            self._back(market)
+
+    def _confirm_ns(self, fill_id: str) -> int:
+        """Lognormal around the median; one value per fill."""
+        share = (matching.draw(self.params.seed, "confirm", fill_id) + 0.5) / 2**64
+        spread = math.exp(self.params.confirm_sigma * _UNIT.inv_cdf(min(max(share, 1e-9), 1 - 1e-9)))
+        return min(int(self.params.confirm_median_ns * spread), _MAX_CONFIRM_NS)
+
+    def _settle(self, now: int, timer: Settle) -> None:
+        purse = self._state.purse
+        if self._chance("settle", timer.fill_id, self.params.settle_fail_ppm):
+            failed = purse.fail(timer.fill_id)
+            if failed is not None:
+                self._tell(now, FillFailed(timer.fill_id, failed.instrument))
+            return
+        settled = purse.settle(timer.fill_id)
+        if settled is None:
+            return
+        self._tell(now, FillSettled(timer.fill_id, settled.instrument))
+        if settled.rebate:
+            self._expect_payday(now)
+
+    def _merge(self, now: int, command: MergeSets) -> None:
+        market = self._state.markets.get(command.instrument)
+        if market is None or market.instrument is None or not market.instrument.is_binary or market.closed:
+            self._tell(now, MergeFailed(command.instrument, command.qty, "closed"))
+            return
+        reserved = (admission.reserved_shares(market, Leg.YES), admission.reserved_shares(market, Leg.NO))
+        if not self._state.purse.lock_sets(command.instrument, command.qty, reserved):
+            self._tell(now, MergeFailed(command.instrument, command.qty, "balance"))
+            return
+        key = f"{command.instrument}:{now}:{command.qty}"
+        self._later(now + self._confirm_ns(key), CompleteMerge(command))
+
+    def _complete_merge(self, now: int, timer: CompleteMerge) -> None:
+        command = timer.command
+        market = self._state.markets[command.instrument]
+        if market.closed or market.instrument is None:
+            self._tell(now, MergeFailed(command.instrument, command.qty, "closed"))
+            return
+        self._state.purse.merge(market.instrument, command.qty)
+        self._tell(now, SetsMerged(command.instrument, command.qty))
+
+    def _back(self, market: Market) -> None:
+        admission.reserve(self._state.purse, market, self.params.linear_stress_ppm)
+
+    # Money that comes with time
+
+    def _pay_funding(self, now: int, timer: PayFunding) -> None:
+        market = self._state.markets[timer.instrument]
+        rate = market.funding.pop(timer.due_ns)
+        if market.instrument is None or market.instrument.is_binary or not self._state.purse.perp(market.id).net:
+            return
+        shown = market.best_bid and market.best_ask != matching.NO_ASK
+        price2 = market.best_bid + market.best_ask if shown else 2 * market.last_price
+        amount = self._state.purse.fund(market.instrument, price2, rate)
+        self._tell(now, CashMoved(CashKind.FUNDING, amount, market.id))
+
+    def _sample_ns(self, now: int) -> int:
+        """The next seeded moment of a minute after `now`."""
+        minute = now // _MINUTE_NS
+        moments = (
+            at * _MINUTE_NS + matching.draw(self.params.seed, "sample", str(at)) % _MINUTE_NS
+            for at in (minute, minute + 1)
+        )
+        return next(moment for moment in moments if moment > now)
+
+    def _sample_rewards(self, now: int, _timer: SampleRewards) -> None:
+        self._state.sampling = False
+        for _, market in sorted(self._state.markets.items()):
+            if market.orders and market.instrument is not None and market.instrument.reward is not None:
+                self._state.sampling = True
+                quotes = [(order.side, order.price, order.remaining) for order in market.orders]
+                earned = rewards.sample(market.instrument, market.bids, market.asks, quotes)
+                accrued = self._state.purse.rewards
+                if earned:
+                    accrued[market.id] = accrued.get(market.id, 0) + earned
+                    self._expect_payday(now)
+        if self._state.sampling:
+            self._later(self._sample_ns(now), SampleRewards())
+
+    def _expect_sample(self, now: int, market: Market) -> None:
+        """Samples are taken only while something of ours could score."""
+        rewarded = market.instrument is not None and market.instrument.reward is not None
+        if rewarded and market.orders and not self._state.sampling:
+            self._state.sampling = True
+            self._later(self._sample_ns(now), SampleRewards())
+
+    def _expect_payday(self, now: int) -> None:
+        if not self._state.payday:
+            self._state.payday = True
+            self._later((now // _DAY_NS + 1) * _DAY_NS, PayDay())
+
+    def _pay_day(self, now: int, _timer: PayDay) -> None:
+        """UTC midnight: each kind is paid if all its markets together reach the minimum, else dropped."""
+        purse = self._state.purse
+        self._state.payday = False
+        for kind, accrued in ((CashKind.REBATE, purse.rebates), (CashKind.REWARD, purse.rewards)):
+            paid = sum(accrued.values()) >= self.params.min_payout
+            for instrument, amount in sorted(accrued.items()) if paid else ():
+                purse.cash += amount
+                self._tell(now, CashMoved(kind, amount, instrument))
+        purse.rebates, purse.rewards = {}, {}
+
+
+def _when(entry: tuple[int, int, Any]) -> tuple[int, int]:
+    return entry[0], entry[1]
+
+
+def _summed(rows: Iterable[list[int]]) -> list[int]:
+    return [sum(column) for column in zip([0, 0, 0], *rows, strict=True)]
+
+
+def _by_band(qty: list[int], fills: list[int]) -> dict[str, dict[str, int]]:
+    return {band: {"qty": qty[index], "fills": fills[index]} for index, band in enumerate(BANDS)}
