@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from llm_maker import __version__
-from llm_maker.config import Config, ConfigError, Secrets, resolve_provider, to_params
+from llm_maker.config import Config, Secrets, resolve_provider, to_params
 from llm_maker.console import view
 from llm_maker.console.control import ControlFailed, ControlServer, KillFile
 from llm_maker.core.commands import Level, Notice
@@ -199,9 +199,7 @@ class Daemon:
             session_number = self.ledger.next_session()
         self.scope = scope_of(config, self.options.tape, session_number)
         folder = self.home / "logs" / "journal" / _folder(self.scope)
-        limits = JournalLimits(
-            max_file=_bytes(config.logging.journal_max_mb), max_total=_bytes(config.logging.journal_total_mb)
-        )
+        limits = JournalLimits(max_file=_bytes(config.logging.journal_max_mb), max_total=_bytes(config.logging.journal_total_mb))
         latest, cuts = recover(folder, config.account)
         for cut in cuts:
             self.log.say(Level.WARNING, "journal_cut", cut)
@@ -261,9 +259,7 @@ class Daemon:
         plain = msgspec.json.decode(saved, type=dict[str, str]) if saved else {}
         self.budget = DailyBudget.from_plain(Decimal(str(limit)), plain)
         try:
-            return build_analyst(
-                self.config, self._secrets, self.provider, self.budget, self._remember_call, self._llm_says
-            )
+            return build_analyst(self.config, self._secrets, self.provider, self.budget, self._remember_call, self._llm_says)
         except NotAvailable as error:
             raise Refused(str(error)) from None
 
@@ -506,8 +502,9 @@ def banner(daemon: Daemon) -> list[str]:
         f"signals: {mind}",
     ]
     if daemon.provider in minds:
-        lines.append("next: put a model's key into .env (see .env.example); edit config.yaml; `llm-maker status` in another terminal")
+        lines.append(
+            "next: put a model's key into .env (see .env.example); edit config.yaml; `llm-maker status` in another terminal"
+        )
     if daemon.resumed:
         lines.append(f"goes on where session {daemon.state.session} stopped")
     return lines
-

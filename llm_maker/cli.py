@@ -47,7 +47,9 @@ def main() -> None:
     try:
         if not args[0].startswith("-") and args[0] not in known:
             near = difflib.get_close_matches(args[0], known, 1)
-            fail(f"unknown verb '{args[0]}'; " + (f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"), BAD_USAGE)
+            fail(
+                f"unknown verb '{args[0]}'; " + (f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"), BAD_USAGE
+            )
         code = app(args, standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except typer.Exit as stop:

@@ -246,6 +246,8 @@ def report_lines(found: dict[str, Any]) -> list[str]:
             f"({a['winning_round_trips']} won), halts {a['counts']['halts']}, fallbacks {a['counts']['fallbacks']}",
             "  refused, by time:",
         ]
-        lines += [f"    {v['seconds']:10.0f}s {v['episodes']:6g}x  {k}" for k, v in list(a["refusals"].items())[:12]] or ["    nothing"]
+        lines += [f"    {v['seconds']:10.0f}s {v['episodes']:6g}x  {k}" for k, v in list(a["refusals"].items())[:12]] or [
+            "    nothing"
+        ]
         lines.append("")
     return lines

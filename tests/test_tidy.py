@@ -259,16 +259,18 @@ def _last(node: ast.expr) -> str:
 
 
 def _aliases(scope: ast.stmt) -> dict[str, str]:
-    """Local names of sections: `p = config.paper`, and parameters declared as one."""
-    found: dict[str, str] = {}
+    """Local names of sections: parameters declared as one, `p = config.paper`, and names given on from there."""
+    found = {name: name for name in SECTION_NAMES.values()}
+    assigned: list[tuple[ast.expr, ast.expr]] = []
     for node in ast.walk(scope):
         if isinstance(node, ast.arg) and node.annotation is not None and _last(node.annotation) in SECTION_NAMES:
             found[node.arg.lstrip("_")] = SECTION_NAMES[_last(node.annotation)]
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
-            pairs = [(node.targets[0], node.value)]
-            if isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple | ast.List):
-                pairs = list(zip(node.targets[0].elts, node.value.elts, strict=False))
-            found |= {_last(to): _last(of) for to, of in pairs if _last(of) in SECTION_NAMES.values()}
+            to, of = node.targets[0], node.value
+            both = isinstance(to, ast.Tuple) and isinstance(of, ast.Tuple)
+            assigned += zip(to.elts, of.elts, strict=False) if both else [(to, of)]
+    for _ in range(3):
+        found |= {_last(to): found[_last(of)] for to, of in assigned if _last(of) in found}
     return found
 
 

@@ -34,9 +34,10 @@ from llm_maker.core.events import (
     RestingOrder,
     SetsMerged,
 )
+from llm_maker.core.exits import ExitPlan, arm
 from llm_maker.core.orders import Order, Status, What
 from llm_maker.core.params import qty
-from llm_maker.core.positions import ExitPlan, FillResult, arm
+from llm_maker.core.positions import FillResult, RoundTrip
 from llm_maker.core.state import ClosedTrip, Halt, Market, State, Tally, refresh_exposure
 from llm_maker.core.step import Step
 from llm_maker.core.values import NS_PER_S, Leg, Liquidity, fee, to_cash_down
@@ -59,8 +60,7 @@ def on_order(step: Step, order_id: str, what: What) -> Order | None:
         return None
     was_final = order.is_final
     orders.step(order, what, step.now)
-    if order.is_final and not was_final:
-        step.finish(step.state.markets[order.instrument], order)
+    step.settle_order(step.state.markets[order.instrument], order, was_final=was_final)
     return order
 
 
@@ -79,9 +79,7 @@ def on_rejected(step: Step, event: OrderRejected) -> None:
     step.state.refused.setdefault(tally_key, Tally()).count += 1
     market = step.state.markets[order.instrument]
     if event.reason != "post_only":
-        step.notice(
-            Level.WARNING, "order_rejected", f"{order.order_id} refused: {event.reason} {event.detail}", order.instrument
-        )
+        step.notice(Level.WARNING, "order_rejected", f"{order.order_id} refused: {event.reason} {event.detail}", order.instrument)
         # The same order would be refused again at once: look again only after the ordinary interval.
         market.dirty = False
 
@@ -117,7 +115,7 @@ def on_uncertain(step: Step, event: OrderUncertain) -> None:
 def on_looked_up(step: Step, event: OrderLookedUp) -> None:
     """The venue's answer about one order. An ended order whose fills we miss stays UNKNOWN until they come."""
     order = step.state.orders.get(event.order_id)
-    if order is None or order.is_final:
+    if order is None or (order.is_final and event.found != "open"):
         return
     if event.found == "absent":
         aged = step.now - order.placed_ns >= ABSENT_PROOF_NS and order.lookups >= ABSENT_PROOF_LOOKUPS
@@ -146,41 +144,47 @@ def on_filled(step: Step, event: OrderFilled) -> FillResult | None:
     """Book a fill once: position, cash, order, markouts, exit plan. Late and early fills are all the same here."""
     state = step.state
     market = state.markets[event.instrument]
-    result = market.position.apply_fill(market.instrument, event, step.now)
+    order = state.orders.get(event.order_id)
+    why = (order.reason, order.decision_id) if order is not None else ("", "")
+    result = market.position.apply_fill(market.instrument, event, step.now, *why)
     if result.duplicate:
         return None
+    if order is not None:
+        _fill_order(step, market, order, event)
+    if result.void:
+        state.counts.failed_settlements += 1
+        return result
     state.cash += result.cash
     state.flows.fees -= event.fee
     state.flows.trading += result.cash + event.fee
     state.counts.fills += 1
-    order = state.orders.get(event.order_id)
-    if order is not None:
-        _fill_order(step, market, order, event)
-    if result.round_trip is not None:
-        plan, opinion = market.exit_plan, market.opinion
-        why = plan.exiting if plan is not None and plan.exiting else "quote"
-        thought = opinion.signal.reasoning if opinion is not None else ""
-        state.closed.append(ClosedTrip(event.instrument, result.round_trip, why, thought))
+    _note_trip(step, market, result.round_trip)
     if market.mark > 0:
         earned = event.side * (round(market.mark * 2) - 2 * event.price) * event.qty
         state.flows.capture += to_cash_down(market.instrument, earned // 2)
         market.markouts.on_fill(event.side, event.price, event.qty, market.mark, step.now)
-    if not event.settled:
-        market.trigger = market.trigger or "fill"
+    market.trigger = market.trigger or "fill"
     _after_position(step, market)
     return result
 
 
+def _note_trip(step: Step, market: Market, trip: RoundTrip | None) -> None:
+    """Remember a position that came back to flat, for the ledger."""
+    if trip is None:
+        return
+    plan, opinion = market.exit_plan, market.opinion
+    why = plan.exiting if plan is not None and plan.exiting else "quote"
+    thought = opinion.signal.reasoning if opinion is not None else ""
+    step.state.closed.append(ClosedTrip(market.instrument.id, trip, why, thought))
+
+
 def _fill_order(step: Step, market: Market, order: Order, event: OrderFilled) -> None:
     was_final = order.is_final
-    excess = orders.fill(order, event.qty, step.now)
+    excess = orders.fill(order, event.qty, step.now, orders.dust(market.instrument))
     if excess > 0:
         step.state.counts.overfills += 1
-        step.notice(
-            Level.ERROR, "overfill", f"{order.order_id} filled {excess} units beyond its quantity", event.instrument
-        )
-    if order.is_final and not was_final:
-        step.finish(market, order)
+        step.notice(Level.ERROR, "overfill", f"{order.order_id} filled {excess} units beyond its quantity", event.instrument)
+    step.settle_order(market, order, was_final=was_final)
 
 
 def _after_position(step: Step, market: Market) -> None:
@@ -242,7 +246,10 @@ def on_failed(step: Step, event: FillFailed) -> None:
     """A settlement failed: position and cash go back."""
     state = step.state
     market = state.markets[event.instrument]
+    before = market.position.last_trip
     cash = market.position.fail(market.instrument, event.fill_id, step.now)
+    if market.position.last_trip is not before:
+        _note_trip(step, market, market.position.last_trip)
     state.cash += cash
     state.flows.trading += cash
     state.counts.failed_settlements += 1
@@ -272,12 +279,7 @@ def on_cash(step: Step, event: CashMoved) -> None:
     state, flows = step.state, step.state.flows
     amount = event.amount
     if event.kind is CashKind.REDEMPTION:
-        market = state.markets[event.instrument]
-        price = market.resolved if market.resolved is not None else 0
-        market.position.redeem(market.instrument, event.leg, event.qty, price)
-        flows.trading += amount
-        state.cash += amount
-        _after_position(step, market)
+        _redeem(step, event)
         return
     state.cash += amount
     match event.kind:
@@ -290,12 +292,40 @@ def on_cash(step: Step, event: CashMoved) -> None:
         case CashKind.FUNDING:
             flows.funding += amount
         case CashKind.TRANSFER:
-            flows.transfers += amount
-            risk = state.risk
-            risk.day_base += amount
-            risk.week_base += amount
-            risk.month_base += amount
-            risk.high_water += amount
+            _transfer(state, amount)
+
+
+def _transfer(state: State, amount: int) -> None:
+    state.flows.transfers += amount
+    risk = state.risk
+    risk.day_base += amount
+    risk.week_base += amount
+    risk.month_base += amount
+    risk.high_water += amount
+
+
+def adopted(step: Step, market: Market, worth: int) -> None:
+    """Foreign holdings of this worth have become ours: a transfer in kind."""
+    _transfer(step.state, worth)
+    _after_position(step, market)
+
+
+def _redeem(step: Step, event: CashMoved) -> None:
+    """Shares of a resolved market became cash; what the venue paid is booked, and a difference is told."""
+    state, market = step.state, step.state.markets[event.instrument]
+    if market.resolved is None:
+        halt(step, "redemption", f"{event.instrument} paid out, but its outcome was never told", 0)
+        return
+    before = market.position.last_trip
+    due = market.position.redeem(market.instrument, event.leg, event.qty, market.resolved, step.now)
+    if due != event.amount:
+        text = f"redemption paid {event.amount} of {due} cash units due"
+        step.notice(Level.WARNING, "redemption", text, event.instrument)
+    state.cash += event.amount
+    state.flows.trading += event.amount
+    if market.position.last_trip is not before:
+        _note_trip(step, market, market.position.last_trip)
+    _after_position(step, market)
 
 
 def on_account(step: Step, event: AccountSnapshot) -> None:
@@ -352,7 +382,9 @@ def _compare_holdings(step: Step, event: AccountSnapshot) -> str:
                 if have != held.settled + held.pending and not position.pending:
                     return f"{market.instrument.id}: venue says {have}, our fills make {held.settled + held.pending}"
                 continue
-            position.set_foreign(leg, max(0, have - held.settled - held.pending))
+            if not position.pending:
+                # While a sale of ours settles, the venue still shows its shares: they are not foreign.
+                position.set_foreign(leg, max(0, have - held.settled - held.pending))
             if have < held.settled - held.merging and not position.pending and not market.live:
                 return f"{market.instrument.id} {leg.value}: venue says {have}, our fills make {held.settled}"
     return ""
@@ -486,4 +518,3 @@ def mark_price(market: Market) -> int:
         return market.resolved
     doubled = round(market.mark * 2)
     return doubled // 2 if market.position.net > 0 else -(-doubled // 2)
-

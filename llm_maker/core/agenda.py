@@ -258,4 +258,3 @@ def _fail(step: Step, reason: str, detail: str) -> None:
 def _all_dirty(state: State) -> None:
     for market in state.markets.values():
         market.dirty = True
-

@@ -148,7 +148,5 @@ class Stop(Command, frozen=True, tag=True):
     """Order ids that cannot be proved gone."""
 
 
-AnyCommand = (
-    PlaceOrder | CancelOrder | MergeSets | RequestSnapshot | RequestAccount | LookUpOrder | RequestSignals | Notice | Stop
-)
+AnyCommand = PlaceOrder | CancelOrder | MergeSets | RequestSnapshot | RequestAccount | LookUpOrder | RequestSignals | Notice | Stop
 VenueCommand = PlaceOrder | CancelOrder | MergeSets | RequestSnapshot | RequestAccount | LookUpOrder

@@ -463,10 +463,11 @@ def _adopt(step: Step, market: Market) -> None:
     if market.mark <= 0:
         step.notice(Level.WARNING, "adopt", "no price to adopt at yet", market.instrument.id)
         return
+    mark = account.mark_price(market)
+    before = market.position.value(market.instrument, mark)
     for leg in market.position.legs(market.instrument):
-        market.position.adopt(leg, round(market.mark))
-    refresh_exposure(step.state, market)
-    market.dirty = True
+        market.position.adopt(leg, mark, step.now)
+    account.adopted(step, market, market.position.value(market.instrument, mark) - before)
 
 
 def _on_intent(step: Step, event: IntentReceived) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from llm_maker.core.account import equity, halt
 from llm_maker.core.commands import Level
-from llm_maker.core.positions import judge
+from llm_maker.core.exits import judge
 from llm_maker.core.quote import start_exit
 from llm_maker.core.state import Market
 from llm_maker.core.step import Step
@@ -65,23 +65,22 @@ def _month(day: int) -> int:
 
 
 def judge_exit(step: Step, market: Market) -> None:
-    """Start an exit where the plan says so; only a trusted book's mid is believed."""
+    """Start an exit where the plan says so, also in place of a slower one; only a trusted book's mid is believed."""
     plan = market.exit_plan
-    if plan is None or plan.exiting or not market.book.trusted or market.mark <= 0 or market.position.net == 0:
+    if plan is None or not market.book.trusted or market.mark <= 0 or market.position.net == 0:
         return
     reason = judge(plan, market.position, market.instrument, market.mark, step.state.params.exits, step.now)
     if not reason:
         return
+    market.dirty = True
+    if reason == "stop":
+        market.trigger = "stop"
     step.notice(
         Level.WARNING if reason == "stop" else Level.INFO,
         f"exit_{reason}",
         f"leaving at mid {market.instrument.usd_price(market.mark):.4f}, entry {_entry(market)}",
         market.instrument.id,
     )
-    goal = plan.goal_net if reason == "target" else 0
-    start_exit(step, market, reason, goal)
-    if reason == "stop":
-        market.trigger = "stop"
 
 
 def _entry(market: Market) -> str:

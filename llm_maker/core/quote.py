@@ -7,9 +7,9 @@ top and on a timer; the same input twice sends nothing the second time.
 from __future__ import annotations
 
 from llm_maker.core import reconcile, risk, signals
+from llm_maker.core.exits import ExitPlan, arm, begin
 from llm_maker.core.orders import Order
 from llm_maker.core.params import sizes
-from llm_maker.core.positions import ExitPlan, arm
 from llm_maker.core.state import Market, State, Tally
 from llm_maker.core.step import Step
 from llm_maker.core.strategy import MarketView, PositionTarget, QuoteTarget, Target, Urgency, View
@@ -145,9 +145,7 @@ def _touch(market: Market, side: Side) -> int:
     return price if instrument.min_price <= price <= instrument.max_price else 0
 
 
-def _settle(
-    step: Step, market: Market, targets: list[QuoteTarget], allowed: risk.Gate, opinion: View
-) -> list[str]:
+def _settle(step: Step, market: Market, targets: list[QuoteTarget], allowed: risk.Gate, opinion: View) -> list[str]:
     """Cancel, then place, the least that makes what rests equal to the targets; returns refusals."""
     state = step.state
     market.wanted = {t.side.name.lower(): t.price for t in targets}
@@ -169,9 +167,7 @@ def start_exit(step: Step, market: Market, reason: str, goal_net: int, *, take: 
     plan = market.exit_plan
     if plan is None:
         plan = market.exit_plan = arm(market.position, step.state.params.exits, step.now)
-    plan.exiting = reason
-    plan.started_ns = step.now
-    plan.goal_net = goal_net
+    begin(plan, reason, step.now, goal_net)
     plan.take = take
     market.dirty = True
 

@@ -218,9 +218,7 @@ def shape(state: State, market: Market, targets: list[QuoteTarget], allowed: Gat
     for target in targets:
         size, reason = _fit(state, market, target, allowed)
         if size >= market.instrument.min_qty:
-            shaped.targets.append(
-                target if size == target.qty else QuoteTarget(target.side, target.price, size, target.reason)
-            )
+            shaped.targets.append(target if size == target.qty else QuoteTarget(target.side, target.price, size, target.reason))
         if reason:
             shaped.refusals.append(f"{target.side.name.lower()} {reason}")
     return shaped
@@ -335,7 +333,7 @@ def _crosses(market: Market, side: Side, price: int) -> bool:
     book = market.book
     if side is Side.BUY:
         return 0 < book.best_ask <= price
-    return 0 < book.best_bid and price <= book.best_bid
+    return book.best_bid > 0 and price <= book.best_bid
 
 
 def _fat_finger(state: State, market: Market, command: PlaceOrder) -> bool:
@@ -418,4 +416,3 @@ def describe_caps(state: State, market: Market) -> list[tuple[str, str]]:
         ("free cash", f"${(state.cash - state.reserved) / CASH_PER_USD:.2f}, "
                       f"at least ${risk.free_cash_ratio * risk.bankroll / CASH_PER_USD:.2f}"),
     ]  # fmt: skip
-

@@ -175,9 +175,7 @@ def _target(signal: Signal, net: int, sizes: tuple[int, int], params: SignalPara
             return net
 
 
-def view(
-    opinion: Opinion | None, instrument: Instrument, mid: float, weight: float, params: SignalParams, now: int
-) -> View:
+def view(opinion: Opinion | None, instrument: Instrument, mid: float, weight: float, params: SignalParams, now: int) -> View:
     """The effective opinion at this moment (`quoting.md` 1.4); past its expiry a signal is nothing."""
     if opinion is None or now >= opinion.expires_ns:
         return View()

@@ -13,9 +13,10 @@ from llm_maker.core.bars import Bars
 from llm_maker.core.book import Book
 from llm_maker.core.commands import PlaceOrder
 from llm_maker.core.estimators import Estimators, Lag, Markouts
+from llm_maker.core.exits import ExitPlan
 from llm_maker.core.orders import Order
 from llm_maker.core.params import Params
-from llm_maker.core.positions import ExitPlan, Position, RoundTrip
+from llm_maker.core.positions import Position, RoundTrip
 from llm_maker.core.signals import Opinion, SlowLoop
 from llm_maker.core.values import Instrument, Leg, Mode, Regime, Side, leg_price, leg_side, to_cash_up
 

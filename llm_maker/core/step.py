@@ -96,14 +96,17 @@ class Step:
         self.out.append(command)
         return ""
 
-    def finish(self, market: Market, order: Order) -> None:
-        """Drop an order that has become final from the market's live ones; keep it a while for late fills."""
+    def settle_order(self, market: Market, order: Order, *, was_final: bool) -> None:
+        """After an order moved: out of the live ones when it has ended, back among them when the world took that back."""
         state = self.state
-        if order.order_id in market.live:
+        if order.is_final and not was_final:
             market.live.remove(order.order_id)
             state.recent.append(order.order_id)
             if len(state.recent) > RECENT_ORDERS:
                 state.orders.pop(state.recent.pop(0), None)
+        elif was_final and order.is_live:
+            state.recent.remove(order.order_id)
+            market.live.append(order.order_id)
         refresh_exposure(state, market)
         market.dirty = True
 

@@ -135,14 +135,10 @@ class Pricer:
         from genai_prices import Usage as TableUsage
         from genai_prices import calc_price
 
-        tokens = TableUsage(
-            input_tokens=usage.input, cache_read_tokens=min(usage.cached, usage.input), output_tokens=usage.output
-        )
+        tokens = TableUsage(input_tokens=usage.input, cache_read_tokens=min(usage.cached, usage.input), output_tokens=usage.output)
         at = datetime.fromtimestamp(now / NS_PER_S, UTC)  # some prices change with the hour
         try:
-            return calc_price(
-                tokens, self._model, provider_id=self._provider_id, genai_request_timestamp=at
-            ).total_price
+            return calc_price(tokens, self._model, provider_id=self._provider_id, genai_request_timestamp=at).total_price
         except LookupError:
             return None
 

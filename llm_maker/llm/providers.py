@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     import openai
 
 SchemaMode = Literal["json_schema", "json_object", "prompt_only"]
-Kind = Literal[
-    "timeout", "connection", "auth", "billing", "rate_limit", "overload", "malformed", "refusal", "bad_request"
-]
+Kind = Literal["timeout", "connection", "auth", "billing", "rate_limit", "overload", "malformed", "refusal", "bad_request"]
 Finish = Literal["stop", "length", "refusal"]
 
 MAX_BODY_BYTES = 2_000_000
@@ -175,9 +173,7 @@ def choose(name: str, env: Mapping[str, str]) -> Choice:
 
 def _choose_auto(env: Mapping[str, str]) -> Choice:
     candidates = [p for p in PROVIDERS.values() if p.key_required and env.get(p.env_key, "").strip()]
-    waiting = ", ".join(
-        f"{p.env_key} is set, but {p.name} is not available yet" for p in candidates if not p.implemented
-    )
+    waiting = ", ".join(f"{p.env_key} is set, but {p.name} is not available yet" for p in candidates if not p.implemented)
     chosen = next((p for p in candidates if p.implemented), None)
     if chosen is not None:
         note = f" ({waiting})" if waiting else ""

@@ -108,7 +108,7 @@ def result(state: State, before: Mark) -> dict[str, Any]:
         "halts": counts.halts - base.halts,
         "halted_by": {name: halt.text for name, halt in state.halts.items()},
         "refusals": refusals(state, before.refused),
-        "market_seconds": (state.now - before.now) / NS_PER_S,
+        "market_seconds": (state.now - before.now) / NS_PER_S if before.now else (state.now - state.counts.started_ns) / NS_PER_S,
     }
 
 

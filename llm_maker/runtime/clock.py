@@ -27,9 +27,7 @@ class Clock(Protocol):
 class LiveClock:
     """The wall time at start, carried on by the monotonic clock; wall steps are reported, not just followed."""
 
-    def __init__(
-        self, wall: NsSource = time.time_ns, monotonic: NsSource = time.monotonic_ns, max_step_ns: int = NS_PER_S
-    ) -> None:
+    def __init__(self, wall: NsSource = time.time_ns, monotonic: NsSource = time.monotonic_ns, max_step_ns: int = NS_PER_S) -> None:
         self._wall, self._monotonic, self._max_step_ns = wall, monotonic, max_step_ns
         self._market_offset = self._wall_offset = wall() - monotonic()
 

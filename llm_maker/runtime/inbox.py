@@ -27,9 +27,7 @@ from llm_maker.runtime.clock import Clock
 Stamped = tuple[int, str, Event]
 """Market time (ns), account ('' for all), event."""
 
-LOSSY = frozenset(
-    (BookSnapshot, BookDelta, TopReported, TradePrinted, PriceReported, OpenInterestReported, LiquidationReported)
-)
+LOSSY = frozenset((BookSnapshot, BookDelta, TopReported, TradePrinted, PriceReported, OpenInterestReported, LiquidationReported))
 """Dropped when the queue is full; every other event is kept whatever the length."""
 
 

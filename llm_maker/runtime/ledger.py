@@ -32,9 +32,7 @@ class LedgerUnreadable(LedgerError):
     """The file is not a readable ledger; it was renamed, never overwritten, and a new start makes a new one."""
 
     def __init__(self, path: Path, kept: Path, reason: str) -> None:
-        super().__init__(
-            f"{path} is unreadable ({reason}); kept as {kept.name}; start again to rebuild from the journal"
-        )
+        super().__init__(f"{path} is unreadable ({reason}); kept as {kept.name}; start again to rebuild from the journal")
         self.kept = kept
 
 
@@ -218,9 +216,7 @@ def _insert(kind: type[Row]) -> str:
     return f"{verb} INTO {kind.table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
 
 
-_INSERTS: dict[type[Row], str] = {
-    kind: _insert(kind) for kind in (FillRow, TripRow, CashRow, EquityRow, DecisionRow, RiskRow)
-}
+_INSERTS: dict[type[Row], str] = {kind: _insert(kind) for kind in (FillRow, TripRow, CashRow, EquityRow, DecisionRow, RiskRow)}
 _SETTLE = f"UPDATE fills SET status = ? WHERE {_SCOPED} AND fill_id = ? AND instrument = ?"
 _ADVANCE = """INSERT INTO progress VALUES (?, ?, ?, ?, ?)
   ON CONFLICT (venue, mode, wallet, account) DO UPDATE SET last_seq = excluded.last_seq"""
@@ -365,19 +361,12 @@ class Ledger:
     def fills(self, scope: Scope, after_seq: int = 0, limit: int = 1_000) -> list[FillRow]:
         return [row for _, _, row in self.read(FillRow, scope, after_seq, limit)]
 
-    def read(
-        self, kind: type[RowT], scope: Scope, after_seq: int = 0, limit: int = 1_000
-    ) -> list[tuple[int, int, RowT]]:
+    def read(self, kind: type[RowT], scope: Scope, after_seq: int = 0, limit: int = 1_000) -> list[tuple[int, int, RowT]]:
         """Rows of one kind as (seq, ts, row), oldest first, at most `limit` of them past `after_seq`."""
         names = kind.__struct_fields__
-        sql = (
-            f"SELECT seq, ts, {', '.join(names)} FROM {kind.table} WHERE {_SCOPED} AND seq > ? ORDER BY seq, n LIMIT ?"
-        )
+        sql = f"SELECT seq, ts, {', '.join(names)} FROM {kind.table} WHERE {_SCOPED} AND seq > ? ORDER BY seq, n LIMIT ?"
         found = self._select(sql, (*scope.key, after_seq, limit))
-        return [
-            (row[0], row[1], msgspec.convert(dict(zip(names, row[2:], strict=True)), kind, strict=False))
-            for row in found
-        ]
+        return [(row[0], row[1], msgspec.convert(dict(zip(names, row[2:], strict=True)), kind, strict=False)) for row in found]
 
     def risk_state(self, scope: Scope) -> dict[str, str]:
         """Key -> JSON of the newest risk state."""
@@ -393,9 +382,7 @@ class Ledger:
             f"SELECT COUNT(*), IFNULL(SUM(pnl > 0), 0), IFNULL(SUM(pnl), 0) FROM round_trips WHERE {_SCOPED}", scope
         )
         asked, cost = self._one(f"SELECT COUNT(*), IFNULL(SUM(cost), 0) FROM decisions WHERE {_SCOPED}", scope)
-        kinds = self._select(
-            f"SELECT kind, SUM(amount) FROM cash_moves WHERE {_SCOPED} GROUP BY kind ORDER BY kind", scope.key
-        )
+        kinds = self._select(f"SELECT kind, SUM(amount) FROM cash_moves WHERE {_SCOPED} GROUP BY kind ORDER BY kind", scope.key)
         return Totals(fills, failed, fees, trips, wins, pnl, asked, cost, dict(kinds))
 
     def _one(self, sql: str, scope: Scope) -> tuple[int, ...]:

@@ -156,9 +156,7 @@ class Recorder:
             "now": state.now,
             "quoted": {m.instrument.id: m.quoted_ns for m in state.markets.values() if m.quoted_ns},
             "names": {
-                m.instrument.id: m.instrument.question
-                for m in state.markets.values()
-                if m.position.volume or m.position.net
+                m.instrument.id: m.instrument.question for m in state.markets.values() if m.position.volume or m.position.net
             },
         }
         return [RiskRow(key=key, value=msgspec.json.encode(value).decode()) for key, value in parts.items()]
@@ -224,7 +222,7 @@ class Recorder:
         """The ledger's row of a fill; None for one that was booked before."""
         state = self._state
         market = state.markets.get(event.instrument)
-        if market is None or state.cash == self._cash and event.fill_id not in market.position.pending:
+        if market is None or (state.cash == self._cash and event.fill_id not in market.position.pending):
             return None
         order = state.orders.get(event.order_id)
         return FillRow(
@@ -268,9 +266,7 @@ class Recorder:
         worth, flows = equity(self._state), self._state.flows
         unrealised = sum(self._unrealised(self._state.markets[i]) for i in self._state.held)
         total = worth - flows.start - flows.transfers
-        return EquityRow(
-            equity=worth, cash=self._state.cash, realized_pnl=total - unrealised, unrealized_pnl=unrealised
-        )
+        return EquityRow(equity=worth, cash=self._state.cash, realized_pnl=total - unrealised, unrealized_pnl=unrealised)
 
     def _unrealised(self, market: Market) -> int:
         exponent = market.instrument.price_decimals + market.instrument.qty_decimals - 6

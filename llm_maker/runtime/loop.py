@@ -285,4 +285,3 @@ class Session:
 def make_checkpoint(session: Session, account: Account, meta: dict[str, object]) -> Checkpoint:
     """What a journal file opens with."""
     return Checkpoint(checkpoint(account.engine.state), session.timeline.checkpoint(), dict(meta))
-

@@ -98,4 +98,3 @@ def catch_up(
                 simulator.execute(entry.ts, command)
         on_entry(entry)
     return reader.last_seq
-

@@ -109,9 +109,7 @@ class TapeReader:
             known = msgspec.json.decode(first, type=_Header)
             header: dict[str, Any] = msgspec.json.decode(first)
         except _UNREADABLE as error:
-            raise self._error(
-                1, f'expected a tape header {{"tape":1,"venue":...,"instruments":[...]}}: {error}'
-            ) from error
+            raise self._error(1, f'expected a tape header {{"tape":1,"venue":...,"instruments":[...]}}: {error}') from error
         if known.tape != VERSION:
             raise self._error(1, f"tape version {known.tape}, expected {VERSION}")
         return header

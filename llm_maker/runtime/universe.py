@@ -115,9 +115,7 @@ class SelectedFeed:
         return choice is not None and choice.chosen
 
     def checkpoint(self) -> bytes:
-        return msgspec.json.encode(
-            {"feed": msgspec.Raw(self._feed.checkpoint()), "choices": list(self._universe.choices.values())}
-        )
+        return msgspec.json.encode({"feed": msgspec.Raw(self._feed.checkpoint()), "choices": list(self._universe.choices.values())})
 
     def restore(self, saved: bytes) -> None:
         kept = msgspec.json.decode(saved, type=_Saved)

@@ -8,18 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_maker.core.events import OrderFilled
+from llm_maker.core.exits import ExitPlan, arm, begin, gain_ratio, judge
 from llm_maker.core.params import ExitParams
 from llm_maker.core.positions import (
     EARLY_LIMIT,
     SEEN_LIMIT,
-    ExitPlan,
     Held,
     Position,
     RoundTrip,
-    arm,
-    begin,
-    gain_ratio,
-    judge,
 )
 from llm_maker.core.values import FixedGrid, Instrument, InstrumentId, Kind, Leg, Liquidity, Side
 

@@ -163,6 +163,15 @@ async def test_a_short_rate_wait_is_waited_and_a_long_one_skips():
     assert [f.outcome for f in bench.facts] == ["ok", "ok", "rate_wait", "ok"]
 
 
+async def test_a_call_that_would_have_no_time_left_is_not_begun():
+    model = Scripted()
+    async with Bench(model, limit=1, deadline_s=31.0) as bench:
+        await bench.ask(request())
+        bench.now += 30 * NS_PER_S
+        assert await bench.ask(request(request_id="R2")) == SignalsSkipped("R2", "rate_wait")
+    assert len(model.asked) == 1 and bench.slept == []
+
+
 async def test_retry_after_is_honoured_within_reason():
     model = Scripted(ProviderError("rate_limit", "slow down", retry_after_s=90.0), ProviderError("overload", "x", 1e9))
     async with Bench(model) as bench:

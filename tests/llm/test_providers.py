@@ -74,6 +74,7 @@ async def test_each_failure_has_its_kind(step, kind):
     assert len(server.seen) == 1, "one request per call: nobody retries behind our back"
     assert error.retry_after_s == (7.0 if step in ("429", "429_quota", "503") else None)
     assert error.detail and len(error.detail) <= 300
+    assert ("longer than 2000000 bytes" in error.detail) == (step == "huge"), "reading stops at the limit"
     assert THROWAWAY_KEY not in str(error) + error.detail + repr(error)
     chained = None if error.__suppress_context__ else error.__context__
     assert error.__cause__ is None

@@ -13,7 +13,7 @@ from llm_maker.llm.snapshot import CLOSE, OPEN
 from tests.fakes.model_server import HANDLE
 from tests.llm.samples import brief, request
 
-GOLDEN_VERSION = "p-b32bca7def"
+GOLDEN_VERSION = "p-4e2d7ed842"
 GOLDEN_USER = f"""\
 Give your signals for these markets.
 

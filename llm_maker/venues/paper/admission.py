@@ -90,9 +90,7 @@ def reserved_shares(market: Market, leg: Leg) -> int:
     return sum(o.remaining for o in market.orders if o.leg is leg and values.leg_side(o.side, leg) is Side.SELL)
 
 
-def _margin_suffices(
-    purse: Purse, market: Market, instrument: Instrument, command: PlaceOrder, stress_ppm: int
-) -> bool:
+def _margin_suffices(purse: Purse, market: Market, instrument: Instrument, command: PlaceOrder, stress_ppm: int) -> bool:
     signed, net = command.side * command.qty, purse.perp(market.id).net
     shrinks = signed * net < 0 and abs(signed) <= abs(net)
     if command.reduce_only and not shrinks:
@@ -102,9 +100,7 @@ def _margin_suffices(
     return (shrinks and not market.orders) or worst - market.reserved <= purse.free
 
 
-def _margin(
-    purse: Purse, market: Market, instrument: Instrument, stress_ppm: int, *, signed: int = 0, price: int = 0
-) -> int:
+def _margin(purse: Purse, market: Market, instrument: Instrument, stress_ppm: int, *, signed: int = 0, price: int = 0) -> int:
     """Stress on the larger of both ways everything resting could fill, at the highest price in play."""
     net = purse.perp(market.id).net
     buys = max(signed, 0) + sum(o.remaining for o in market.orders if o.side is Side.BUY)

@@ -479,10 +479,7 @@ class Exchange:
     def _sample_ns(self, now: int) -> int:
         """The next seeded moment of a minute after `now`."""
         minute = now // _MINUTE_NS
-        moments = (
-            at * _MINUTE_NS + matching.draw(self.params.seed, "sample", str(at)) % _MINUTE_NS
-            for at in (minute, minute + 1)
-        )
+        moments = (at * _MINUTE_NS + matching.draw(self.params.seed, "sample", str(at)) % _MINUTE_NS for at in (minute, minute + 1))
         return next(moment for moment in moments if moment > now)
 
     def _sample_rewards(self, now: int, _timer: SampleRewards) -> None:

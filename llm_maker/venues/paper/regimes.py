@@ -77,15 +77,9 @@ class Regime(msgspec.Struct, frozen=True, kw_only=True):
 
 
 REGIMES: dict[str, Regime] = {
-    "benign": Regime(
-        noise_per_day=120, informed_per_day=48, sigma=0.20, jumps_per_day=0.7, slow_sd=0.08, slow_half_life_days=1.5
-    ),
-    "mixed": Regime(
-        noise_per_day=60, informed_per_day=120, sigma=0.25, jumps_per_day=0.7, slow_sd=0.12, slow_half_life_days=1.5
-    ),
-    "toxic": Regime(
-        noise_per_day=30, informed_per_day=200, sigma=0.30, jumps_per_day=1.0, slow_sd=0.20, slow_half_life_days=1.5
-    ),
+    "benign": Regime(noise_per_day=120, informed_per_day=48, sigma=0.20, jumps_per_day=0.7, slow_sd=0.08, slow_half_life_days=1.5),
+    "mixed": Regime(noise_per_day=60, informed_per_day=120, sigma=0.25, jumps_per_day=0.7, slow_sd=0.12, slow_half_life_days=1.5),
+    "toxic": Regime(noise_per_day=30, informed_per_day=200, sigma=0.30, jumps_per_day=1.0, slow_sd=0.20, slow_half_life_days=1.5),
     "neglected": Regime(
         noise_per_day=60,
         informed_per_day=20,

@@ -697,9 +697,7 @@ def _reward(told: tuple[str, str, str] | None) -> RewardRule | None:
     if told is None:
         return None
     spread, shares, pool = told
-    return RewardRule(
-        units(spread, PRICE_DECIMALS, "reward"), units(shares, QTY_DECIMALS, "reward"), units(pool, 6, "reward")
-    )
+    return RewardRule(units(spread, PRICE_DECIMALS, "reward"), units(shares, QTY_DECIMALS, "reward"), units(pool, 6, "reward"))
 
 
 def _reward_text(rule: RewardRule) -> tuple[str, str, str]:
