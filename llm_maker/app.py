@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from llm_maker import __version__
-from llm_maker.config import Config, Secrets, resolve_provider, to_params
+from llm_maker.config import Config, Secrets, to_params
 from llm_maker.console import view
 from llm_maker.console.control import ControlFailed, ControlServer, KillFile
 from llm_maker.core.commands import Level, Notice
@@ -29,17 +29,21 @@ from llm_maker.core.state import State
 from llm_maker.core.strategy import Strategy
 from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S, PPM
 from llm_maker.llm.budget import DailyBudget
+from llm_maker.llm.build import NotAvailable, build_analyst, resolve
 from llm_maker.port import Port, Simulator
 from llm_maker.report import summary
 from llm_maker.runtime.clock import PacedClock, VirtualClock
 from llm_maker.runtime.daemon_log import DaemonLog
 from llm_maker.runtime.inbox import Inbox
-from llm_maker.runtime.journal import Checkpoint, JournalLimits, JournalWriter, read_journal, recover
-from llm_maker.runtime.ledger import Ledger, Scope
+from llm_maker.runtime.journal import Checkpoint
+from llm_maker.runtime.journal_reader import read_journal, recover
+from llm_maker.runtime.journal_writer import JournalLimits, JournalWriter
+from llm_maker.runtime.ledger import Ledger
 from llm_maker.runtime.locks import Lock, lock_home
 from llm_maker.runtime.logs import LineLog, Recorder
 from llm_maker.runtime.loop import Account, Session
 from llm_maker.runtime.replay import catch_up, engine_from
+from llm_maker.runtime.rows import Scope
 from llm_maker.runtime.tape import TapeFeed, TapeReader
 from llm_maker.runtime.timeline import Ticker, Timeline
 from llm_maker.runtime.universe import SelectedFeed, Universe
@@ -52,6 +56,8 @@ from llm_maker.venues.polymarket.wire import Wire, instruments_from_header
 STRATEGIES: dict[str, Strategy] = {"maker": Maker()}
 STOP_WALL_SECONDS = 30.0
 """A stop that has proved nothing after this says so and ends."""
+_UNPACED = 10_000.0
+"""The speed that is assumed where none is set."""
 _TYPICAL_SLOPE = 0.2
 """p(1 - p) of a typical simulated market: turns an error in price into one in log-odds."""
 _RMS_ERROR = {"benign": 0.0145, "mixed": 0.0169, "toxic": 0.0215, "neglected": 0.074}
@@ -162,13 +168,17 @@ class Daemon:
     def __init__(self, config: Config, secrets: Secrets, home: Path, options: Options, say: Callable[[str], None]) -> None:
         self.config, self.home, self.options, self.say = config, home, options, say
         self.began = time.monotonic()
-        self.provider = resolve_provider(config, secrets, simulated_feed=options.tape is None)
+        try:
+            self.mind = resolve(config, secrets, simulated_feed=options.tape is None)
+        except NotAvailable as error:
+            raise Refused(str(error)) from None
+        self.provider = self.mind.provider
         self._secrets = secrets
         self.lock: Lock = lock_home(home / "positions")
         self.log = DaemonLog(home / "logs" / "daemon.jsonl", secrets.values(), config.logging.level, say)
         self.ledger = Ledger.open(home / "positions" / "ledger.sqlite3", on_failure=self._ledger_failed)
         self.world = make_world(config, options.tape)
-        self.params = _params(config, self.provider)
+        self.params = _params(config, self.provider, options.speed)
         self.exchange = Exchange(exchange_params(config))
         self.analyst: Port | None = None
         self.inbox: Inbox | None = None
@@ -252,12 +262,10 @@ class Daemon:
     def _real_analyst(self) -> Port | None:
         if self.provider in ("none", "simulated"):
             return None
-        from llm_maker.llm.build import NotAvailable, build_analyst
-
         limit = self.config.llm.daily_budget_usd
         saved = self.ledger.risk_state(self.scope).get("llm_budget")
         plain = msgspec.json.decode(saved, type=dict[str, str]) if saved else {}
-        self.budget = DailyBudget.from_plain(Decimal(str(limit)), plain)
+        self.budget = DailyBudget.from_plain(Decimal(str(limit)), plain) if plain else DailyBudget(Decimal(str(limit)))
         try:
             return build_analyst(self.config, self._secrets, self.provider, self.budget, self._remember_call, self._llm_says)
         except NotAvailable as error:
@@ -299,6 +307,7 @@ class Daemon:
     async def run(self, on_idle: Callable[[], None] = lambda: None) -> bool:
         """Run until stopped; True if the stop was proved clean."""
         loop = asyncio.get_running_loop()
+        self._abort = asyncio.Event()
         speed = self.options.speed
         first = self.session.timeline.next_ns() or self.session.now
         clock: PacedClock | VirtualClock
@@ -444,11 +453,16 @@ class Daemon:
             self.recorder.save_state(self.state.now)
 
 
-def _params(config: Config, provider: str) -> Params:
+def _params(config: Config, provider: str, speed: float) -> Params:
+    """The core's numbers for this run: no slow loop without a model, and patience with one that lives in wall time."""
     params = to_params(config)
     if provider == "none":
         return msgspec.structs.replace(params, slow=msgspec.structs.replace(params.slow, enabled=False))
-    return params
+    if provider == "simulated" or speed == 1.0:
+        return params
+    # A real model answers in wall time: at another speed its answer is as late in market time as the market is fast.
+    patience = int(params.slow.answer_timeout_ns * (speed or _UNPACED))
+    return msgspec.structs.replace(params, slow=msgspec.structs.replace(params.slow, answer_timeout_ns=patience))
 
 
 def _simulated_analyst(config: Config, market: SimulatedMarket) -> Simulator:
@@ -495,16 +509,12 @@ def banner(daemon: Daemon) -> list[str]:
     """What is running, and what to change next."""
     config, tape = daemon.config, daemon.options.tape
     feed = f"tape {tape.name}" if tape else f"simulated market, seed {config.seed}, {config.paper.markets} markets"
-    minds = {"none": "rules only: no model is asked", "simulated": "a simulated analyst (it is told a noisy truth)"}
-    mind = minds.get(daemon.provider, f"{daemon.provider}")
     lines = [
         f"llm_maker {__version__}: PAPER money, {feed}; no order leaves this machine",
-        f"signals: {mind}",
+        f"signals: {daemon.mind.text}",
     ]
-    if daemon.provider in minds:
-        lines.append(
-            "next: put a model's key into .env (see .env.example); edit config.yaml; `llm-maker status` in another terminal"
-        )
+    if daemon.provider in ("none", "simulated"):
+        lines.append("next: put a model's key into .env (see .env.example), edit config.yaml; `llm-maker status` shows the rest")
     if daemon.resumed:
         lines.append(f"goes on where session {daemon.state.session} stopped")
     return lines

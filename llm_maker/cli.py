@@ -10,6 +10,7 @@ import difflib
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -114,7 +115,7 @@ def run(
     loaded, secrets = _load(config, _overrides(venue=venue, mode=mode, seed=seed), home)
     options = wiring.Options(tape=tape, speed=speed, duration=duration, until=until, once=once, leave=leave)
     screen = _screen(loaded, as_json)
-    with _faults():
+    with _faults(home):
         try:
             check_run(loaded, tape=tape is not None)
             check_keys(loaded, secrets)
@@ -155,17 +156,22 @@ def _screen(config: Any, as_json: bool) -> Any:
 
 
 @contextlib.contextmanager
-def _faults() -> Iterator[None]:
-    """Every fault a person can cause becomes one line; ours are named and kept in the log."""
+def _faults(home: Path = HERE) -> Iterator[None]:
+    """Every fault becomes one line: a person's says what is wrong, ours where its whole story was kept."""
     try:
         yield
     except (typer.Exit, ClickException):
         raise
     except Exception as fault:
+        text = " ".join(str(fault).split()) or type(fault).__name__
         code = _code(fault)
         if code is None:
-            raise
-        fail(" ".join(str(fault).split()) or type(fault).__name__, code)
+            story = home / "logs" / "fault.txt"
+            with contextlib.suppress(OSError):  # nothing else is left to tell it with but the line itself
+                story.parent.mkdir(parents=True, exist_ok=True)
+                story.write_text(traceback.format_exc())
+            fail(f"a fault of our own: {type(fault).__name__}: {text}; the whole story is in {story}", FAILED)
+        fail(text, code)
 
 
 def _code(fault: BaseException) -> int | None:
@@ -197,7 +203,7 @@ def backtest(
     from llm_maker import lab
 
     loaded, _ = _load(config, _overrides(seed=seed), home)
-    with _faults():
+    with _faults(home):
         result = lab.backtest(loaded, tape, home, signals, _progress("backtest", as_json))
     if as_json:
         print(json.dumps(result))

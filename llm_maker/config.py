@@ -201,8 +201,8 @@ class Execution(_Section):
 class Risk(_Section):
     """Limits; percent is of the bankroll."""
 
-    bankroll_usd: SomeUsd = 1_000.0
-    max_order_usd: Usd = 50.0
+    bankroll_usd: SomeUsd = 10_000.0
+    max_order_usd: Usd = 100.0
     max_market_pct: Percent = 2.0
     max_event_pct: Percent = 5.0
     max_cluster_pct: Percent = 10.0
@@ -254,7 +254,7 @@ class Risk(_Section):
 class Paper(_Section):
     """The paper exchange (every venue but a live one) and the simulated market."""
 
-    cash_usd: SomeUsd = 1_000.0
+    cash_usd: SomeUsd = 10_000.0
     entry_ms: int = Field(default=250, ge=0, le=600_000)
     cancel_ms: int = Field(default=250, ge=0, le=600_000)
     confirm_median_s: float = Field(default=5.0, ge=0, le=3_600)
@@ -264,7 +264,7 @@ class Paper(_Section):
     volume_cap_pct: Percent = 10.0
     markets: int = Field(default=8, ge=1, le=5_000)
     regime: Literal["benign", "mixed", "toxic", "neglected"] = "mixed"
-    activity: float = Field(default=1.0, gt=0, le=1_000)
+    activity: float = Field(default=20.0, gt=0, le=1_000)
     days_to_end: float = Field(default=7.0, gt=0, le=3_650)
     rewards: bool = True
 
@@ -386,16 +386,6 @@ def check_keys(config: Config, secrets: Secrets) -> None:
     raise ConfigError(
         f"Missing API key: {key} not set; llm.provider is '{provider}'. Put {key}=... into .env, or set llm.provider: auto"
     )
-
-
-def resolve_provider(config: Config, secrets: Secrets, *, simulated_feed: bool) -> str:
-    """Whom `auto` means: the first provider whose key is set, else the simulated analyst on its own feed, else none."""
-    if config.llm.provider != "auto":
-        return config.llm.provider
-    for provider, key in KEY_OF.items():
-        if secrets.get(key) is not None and provider != "openai_compatible":
-            return provider
-    return "simulated" if simulated_feed else "none"
 
 
 def to_params(config: Config) -> Params:

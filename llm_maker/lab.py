@@ -20,11 +20,13 @@ from llm_maker.core.values import usd
 from llm_maker.port import Simulator
 from llm_maker.report import summary
 from llm_maker.runtime import replay as proof
-from llm_maker.runtime.journal import Checkpoint, JournalLimits, JournalWriter
+from llm_maker.runtime.journal import Checkpoint
 from llm_maker.runtime.journal import files as journal_files
-from llm_maker.runtime.ledger import Ledger, Scope
+from llm_maker.runtime.journal_writer import JournalLimits, JournalWriter
+from llm_maker.runtime.ledger import Ledger
 from llm_maker.runtime.logs import Recorder
 from llm_maker.runtime.loop import Account, Session
+from llm_maker.runtime.rows import Scope
 from llm_maker.runtime.signals_file import SignalsFile
 from llm_maker.runtime.tape import TapeFeed, TapeReader
 from llm_maker.runtime.timeline import Ticker, Timeline

@@ -25,7 +25,6 @@ from llm_maker.config import (
     keys_of,
     load,
     read_env,
-    resolve_provider,
     to_params,
 )
 from llm_maker.core.params import Params, RiskParams
@@ -257,15 +256,6 @@ def test_a_server_on_this_machine_needs_no_key():
         check_keys(there, Secrets({}))
     for provider in ("auto", "none", "simulated"):
         check_keys(with_keys(llm__provider=provider), Secrets({}))
-
-
-def test_auto_takes_the_first_key_then_the_simulated_analyst_on_its_own_feed_alone():
-    both = Secrets({"XAI_API_KEY": "k", "GEMINI_API_KEY": "k"})
-    assert resolve_provider(Config(), both, simulated_feed=True) == "gemini"
-    assert resolve_provider(Config(), Secrets({"OPENAI_API_KEY": "k"}), simulated_feed=False) == "openai"
-    assert resolve_provider(Config(), Secrets({}), simulated_feed=True) == "simulated"
-    assert resolve_provider(Config(), Secrets({}), simulated_feed=False) == "none"
-    assert resolve_provider(with_keys(llm__provider="none"), both, simulated_feed=True) == "none"
 
 
 def test_what_this_version_cannot_run_is_refused():

@@ -6,10 +6,11 @@ from typing import Any
 
 from llm_maker.core import risk
 from llm_maker.core.account import equity, exit_equity
+from llm_maker.core.orders import Status
 from llm_maker.core.params import sizes
 from llm_maker.core.quote import effective
-from llm_maker.core.state import Market, State
-from llm_maker.core.values import NS_PER_S, Side, usd
+from llm_maker.core.state import Market, State, Venue
+from llm_maker.core.values import NS_PER_S, Mode, Side, usd
 
 
 def status(state: State) -> dict[str, Any]:
@@ -25,15 +26,28 @@ def status(state: State) -> dict[str, Any]:
         "exit_equity_usd": usd(exit_equity(state)),
         "cash_usd": usd(state.cash),
         "pnl_usd": usd(worth - state.flows.start - state.flows.transfers),
+        "today_usd": usd(worth - state.risk.day_base) if state.risk.judged_ns else None,
         "exposure_usd": usd(state.gross),
         "markets": [line(state, m) for m in state.markets.values()],
         "orders": sum(len(m.live) for m in state.markets.values()),
-        "unknown_orders": [o.order_id for m in state.markets.values() for o in state.live_orders(m) if o.status == "UNKNOWN"],
+        "unknown_orders": [o.order_id for o in state.orders.values() if o.status is Status.UNKNOWN],
         "foreign_orders": len(state.foreign_orders),
         "slow_loop": slow_loop(state),
         "counts": {name: getattr(state.counts, name) for name in state.counts.__struct_fields__},
-        "venues": {v.name: {"up": v.up, "regime": v.regime.value, "lag_ms": v.lag.lag_ns / 1e6} for v in state.venues.values()},
+        "venues": {v.name: _venue(state, v) for v in state.venues.values()},
         "refused": {reason: tally.count for reason, tally in state.refused.items()},
+    }
+
+
+def _venue(state: State, venue: Venue) -> dict[str, Any]:
+    return {
+        "up": venue.up,
+        "down_reason": venue.down_reason,
+        "regime": venue.regime.value,
+        "lag_ms": venue.lag.lag_ns / 1e6,
+        "lagging": venue.lagging,
+        "silent": venue.silent,
+        "heard_s": (state.now - venue.heard_ns) / NS_PER_S if venue.heard_ns else None,
     }
 
 
@@ -58,7 +72,7 @@ def line(state: State, market: Market) -> dict[str, Any]:
         "market_id": instrument.id,
         "question": instrument.question,
         "mode": allowed.mode.value,
-        "why": allowed.text if allowed.pull or allowed.mode.value != "active" else market.own.note,
+        "why": _why_not(market, allowed),
         "bid": instrument.usd_price(book.best_bid),
         "ask": instrument.usd_price(book.best_ask),
         "our_bid": instrument.usd_price(market.own_price(Side.BUY, state.orders)),
@@ -74,37 +88,43 @@ def line(state: State, market: Market) -> dict[str, Any]:
     }
 
 
+def _closed(gate: risk.Gate) -> bool:
+    return gate.pull or gate.mode is not Mode.ACTIVE
+
+
+def _why_not(market: Market, allowed: risk.Gate) -> str:
+    """What keeps quotes away, or some of them; empty when nothing does."""
+    if _closed(allowed):
+        return allowed.text
+    return market.own.note or ", ".join(key.removeprefix("both ") for key in market.refusals)
+
+
 def find(state: State, text: str) -> str | None:
     """The id of the market a person means: an id, the beginning of one, or a piece of its question; None if unclear."""
-    if text in state.markets:
-        return text
-    hits = [i for i, m in state.markets.items() if i.startswith(text) or text.lower() in m.instrument.question.lower()]
+    hits = _matches(state, text)
     return hits[0] if len(hits) == 1 else None
+
+
+def _matches(state: State, text: str) -> list[str]:
+    if text in state.markets:
+        return [text]
+    words = text.lower()
+    return [i for i, m in state.markets.items() if text and (i.startswith(text) or words in m.instrument.question.lower())]
 
 
 def why(state: State, market: Market) -> dict[str, Any]:
     """The whole gate chain of a market with its numbers, both sides, and what would have to change."""
-    chain = risk.chain(state, market)
-    closed = [g for g in chain if g.mode.value != "active" or g.pull]
     instrument = market.instrument
     base, limit = sizes(state.params, instrument, market.mark)
     opinion = effective(state, market, state.now)
-    sides = {}
-    for side in (Side.BUY, Side.SELL):
-        name = side.name.lower()
-        sides[name] = {
-            "wanted": instrument.usd_price(market.wanted[name]) if name in market.wanted else None,
-            "resting": [_order(state, market, i) for i in market.live if state.orders[i].side is side],
-            "refused": [k.partition(" ")[2] for k in market.refusals if k.startswith((name, "both"))],
-        }
-    return {
-        "market_id": instrument.id,
-        "question": instrument.question,
-        "gates": [{"gate": g.name, "mode": g.mode.value, "open": g not in closed, "numbers": g.text} for g in chain],
+    allowed = risk.allowance(state, market)
+    return line(state, market) | {
+        "gates": [
+            {"gate": g.name, "mode": g.mode.value, "open": not _closed(g), "numbers": g.text} for g in risk.chain(state, market)
+        ],
         "caps": dict(risk.describe_caps(state, market)),
         "base_size": instrument.usd_qty(base),
         "max_position": instrument.usd_qty(limit),
-        "fair": instrument.usd_price(market.estimators.fair),
         "opinion": {
             "shift_log_odds": round(opinion.shift, 5),
             "weight": round(opinion.weight, 5),
@@ -114,45 +134,85 @@ def why(state: State, market: Market) -> dict[str, Any]:
             "exit": opinion.exit,
         },
         "strategy_note": market.own.note,
-        "sides": sides,
-        "exit": market.exit_plan.exiting if market.exit_plan else "",
-        "first_closed": closed[0].text if closed else "",
-        "nearest_change": nearest_change(market, closed),
+        "sides": {side.name.lower(): _side(state, market, side) for side in (Side.BUY, Side.SELL)},
+        "first_closed": allowed.text if _closed(allowed) else "",
+        "nearest_change": nearest_change(state, market),
+    }
+
+
+def _side(state: State, market: Market, side: Side) -> dict[str, Any]:
+    name = side.name.lower()
+    return {
+        "wanted": market.instrument.usd_price(market.wanted[name]) if name in market.wanted else None,
+        "resting": [_order(state, market, i) for i in market.live if state.orders[i].side is side],
+        "refused": [k.partition(" ")[2] for k in market.refusals if k.startswith((name, "both"))],
     }
 
 
 _CHANGES = {
-    "mode": "`llm-maker resume`, once the reason is dealt with",
     "account": "the venue must answer about the account",
-    "venue": "the connection must come back",
+    "venue": "the connection must come back, or the venue open",
     "silence": "the feed must speak again",
     "lag": "the feed must catch up",
-    "book": "a fresh snapshot must arrive",
-    "resolution": "nothing: the market is about to end",
+    "book": "a fresh, sound book must arrive",
     "schedule": "wait until the event's window is over",
-    "pull": "wait until the pause is over",
-    "market": "`llm-maker resume MARKET`",
+    "pull": "wait until the market is calm again",
     "cooldown": "wait until the pause after the stop is over",
     "positions": "raise risk.max_open_positions, or let a position go flat",
     "wide spread": "raise execution.max_spread_threshold, or wait for a tighter book",
+    "one-sided book": "wait for the other side of the book",
     "thin book": "lower execution.min_liquidity_threshold, or wait for depth",
-    "market cap": "raise risk.max_market_pct or risk.bankroll_usd",
-    "free cash": "lower risk.min_free_cash_pct, or let positions be merged or sold",
+    "low confidence": "lower strategy.min_confidence_to_trade, or set strategy.signal_rule: pooled",
+    "no size configured": "raise strategy.base_position_size (strategy.base_usd where sizes are in money)",
     "order cap": "raise risk.max_order_usd",
+    "market cap": "raise risk.max_market_pct or risk.bankroll_usd",
+    "event cap": "raise risk.max_event_pct, or let positions of the same event go",
+    "cluster cap": "raise risk.max_cluster_pct, or let positions of the same cluster go",
     "gross cap": "raise risk.max_gross_pct",
+    "free cash": "lower risk.min_free_cash_pct, or let positions be merged or sold",
     "position cap": "raise strategy.max_position_size",
+    "message budget": "raise risk.messages_per_10s, or wait",
+    "own cross": "wait until our own order of the other side is gone",
+    "would cross": "wait: the book moved while the quote was made",
+    "no depth within the slippage limit": "raise risk.exit_max_slippage, or wait for depth",
 }
 
 
-def nearest_change(market: Market, closed: list[risk.Gate]) -> str:
-    """What would make it quote, in words; empty when it does."""
-    if closed:
-        return _CHANGES.get(closed[0].name, "")
+def nearest_change(state: State, market: Market) -> str:
+    """What would make it quote, or quote more, in words; empty when nothing stands in the way or nothing is known to help."""
+    allowed = risk.allowance(state, market)
+    if _closed(allowed):
+        return _gate_change(state, market, allowed.name)
     for key in market.refusals:
         change = _CHANGES.get(key.partition(" ")[2])
         if change:
             return change
     return ""
+
+
+def _gate_change(state: State, market: Market, name: str) -> str:
+    if name == "mode":
+        return _mode_change(state)
+    if name == "market":
+        if market.operator_mode is Mode.ACTIVE:
+            return "market_selection must choose it again"
+        return f"`llm-maker resume {market.instrument.id}`"
+    if name == "resolution":
+        if market.resolved is not None:
+            return "nothing: it is resolved"
+        return "nothing: its end is near" if market.instrument.end_ns is not None else "its end time must be known"
+    return _CHANGES.get(name, "")
+
+
+def _mode_change(state: State) -> str:
+    if state.stopping:
+        return "nothing: the daemon is stopping"
+    if "kill" in state.halts:
+        return "nothing: it was killed"
+    timed = [h.until_ns for h in state.halts.values() if h.until_ns]
+    if timed and len(timed) == len(state.halts):
+        return f"wait {(max(timed) - state.now) / NS_PER_S / 3600:.1f}h until the halt runs out"
+    return "`llm-maker resume`, once the reason is dealt with"
 
 
 def _order(state: State, market: Market, order_id: str) -> dict[str, Any]:
@@ -175,7 +235,8 @@ def ask(state: State, verb: str, args: dict[str, Any]) -> dict[str, Any]:
     if verb == "markets":
         return {"markets": [line(state, m) for m in state.markets.values()]}
     wanted = str(args.get("market", ""))
-    found = find(state, wanted)
-    if found is None:
-        return {"ok": False, "error": f"no single market matches {wanted!r}; `llm-maker status` lists them"}
-    return why(state, state.markets[found])
+    hits = _matches(state, wanted)
+    if len(hits) != 1:
+        count = f"{len(hits)} markets match" if hits else "no market matches"
+        return {"ok": False, "error": f"{count} {wanted!r}; `llm-maker markets` lists them"}
+    return why(state, state.markets[hits[0]])

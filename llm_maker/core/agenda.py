@@ -227,6 +227,10 @@ _CURES = {
     "billing": "check the provider's billing page",
     "rate_limit": "lower llm.max_requests_per_minute",
     "budget": "raise llm.daily_budget_usd or wait for the next UTC day",
+    "overload": "the provider is overloaded: wait, or choose another model",
+    "malformed": "choose a model that keeps to the schema; logs/llm_raw.jsonl has what came back",
+    "truncated": "raise llm.max_output_tokens or lower strategy.max_markets_per_query",
+    "refusal": "choose another model: this one will not answer",
     "bad_request": "check llm.model and llm.base_url",
     "connection": "check llm.base_url and the network",
 }

@@ -99,7 +99,7 @@ def accept(
     if refused:
         return Verdict(None, refused)
     x = market_x(instrument, mid)
-    raw = _disagreement(signal, x, params)
+    raw = _disagreement(signal, instrument, x, params)
     gap = now - previous.received_ns if previous else params.refresh_ns
     k = smoothing(params, gap)
     kept = remaining(previous, x) if previous and now < previous.expires_ns else 0.0
@@ -148,8 +148,8 @@ def bias_sign(bias: Bias) -> int:
     return {Bias.BULLISH: 1, Bias.BEARISH: -1, Bias.NEUTRAL: 0}[bias]
 
 
-def _disagreement(signal: Signal, x: float, params: SignalParams) -> float:
-    if signal.p_yes is not None:
+def _disagreement(signal: Signal, instrument: Instrument, x: float, params: SignalParams) -> float:
+    if signal.p_yes is not None and instrument.kind is Kind.BINARY:
         return logit(min(max(signal.p_yes, _EDGE), 1.0 - _EDGE)) - x
     return bias_sign(signal.directional_bias) * params.bias_beta * signal.confidence
 

@@ -6,17 +6,43 @@ from collections.abc import Callable
 from decimal import Decimal
 from urllib.parse import urlsplit
 
-from llm_maker.config import Config, Secrets
+import msgspec
+
+from llm_maker.config import SECRET_NAMES, Config, Secrets
 from llm_maker.core.commands import Level
 from llm_maker.llm.analyst import Analyst, AnalystSettings, DecisionFacts
 from llm_maker.llm.budget import DailyBudget, Pricer, RateLimit
-from llm_maker.llm.providers import PROVIDERS, OpenAICompatible, ProviderSpec
+from llm_maker.llm.providers import PROVIDERS, OpenAICompatible, ProviderSpec, choose
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class NotAvailable(Exception):
     """The provider cannot be used as configured; one line."""
+
+
+class Mind(msgspec.Struct, frozen=True):
+    """Whom the slow loop asks (`none` and `simulated` are ours), and the line that says why."""
+
+    provider: str
+    text: str
+
+
+def resolve(config: Config, secrets: Secrets, *, simulated_feed: bool) -> Mind:
+    """Whom `llm.provider` means: `auto` is the first usable key, else the simulated analyst on its own feed, else rules alone."""
+    name = config.llm.provider
+    if name == "none":
+        return Mind("none", "rules only: llm.provider is none")
+    if name == "simulated":
+        return Mind("simulated", "a simulated analyst (it is told a noisy truth)")
+    found = choose(name, {key: secrets.get(key) or "" for key in SECRET_NAMES})
+    if found.spec is not None:
+        return Mind(found.spec.name, found.text)
+    if found.status == "none_set" and simulated_feed:
+        return Mind("simulated", f"a simulated analyst (it is told a noisy truth): {found.text}")
+    if found.status == "none_set":
+        return Mind("none", f"rules only: {found.text}")
+    raise NotAvailable(found.text)
 
 
 def build_analyst(
@@ -44,7 +70,8 @@ def build_analyst(
         max_output_tokens=llm.max_output_tokens,
         on_step=lambda line: say(Level.WARNING, line),
     )
-    settings = AnalystSettings(deadline_s=llm.timeout_seconds, show_price=llm.show_price)
+    # The core waits twice the timeout for an answer; ours must come before that.
+    settings = AnalystSettings(timeout_s=llm.timeout_seconds, deadline_s=1.8 * llm.timeout_seconds, show_price=llm.show_price)
     rate = RateLimit(llm.max_requests_per_minute)
     return Analyst(client, rate=rate, budget=budget, record=record, say=say, settings=settings)
 

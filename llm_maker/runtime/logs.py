@@ -30,18 +30,8 @@ from llm_maker.core.quote import effective
 from llm_maker.core.signals import market_x
 from llm_maker.core.state import Market, State
 from llm_maker.core.values import NS_PER_S, Instrument, Leg, Side, expit, leg_price, leg_side, usd
-from llm_maker.runtime.ledger import (
-    CashRow,
-    DecisionRow,
-    EquityRow,
-    FillRow,
-    Ledger,
-    RiskRow,
-    Row,
-    Scope,
-    SettleRow,
-    TripRow,
-)
+from llm_maker.runtime.ledger import Ledger
+from llm_maker.runtime.rows import CashRow, DecisionRow, EquityRow, FillRow, RiskRow, Row, Scope, SettleRow, TripRow
 
 EQUITY_NS = 60 * NS_PER_S
 MAX_REQUESTS = 64
@@ -114,6 +104,7 @@ class Recorder:
         self._cash = self._state.cash
         if self.quiet:
             return
+        self._decision(ts, event)
         lines = [self._encode(ts, line) for line in self._event_lines(event)]
         for command in commands:
             line = self._command_line(command)
@@ -127,7 +118,6 @@ class Recorder:
                 self._remember(command)
         if lines:
             self._executions.write(lines)
-        self._decision(ts, event)
 
     def save_state(self, ts: int) -> None:
         """Leave the totals where `report` finds them; refusals still open are counted up to now."""

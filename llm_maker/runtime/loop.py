@@ -32,7 +32,8 @@ from llm_maker.core.events import (
 from llm_maker.port import Port, Simulator
 from llm_maker.runtime.clock import LiveClock, PacedClock, VirtualClock
 from llm_maker.runtime.inbox import Inbox
-from llm_maker.runtime.journal import Checkpoint, JournalError, JournalWriter
+from llm_maker.runtime.journal import Checkpoint, JournalError
+from llm_maker.runtime.journal_writer import JournalWriter
 from llm_maker.runtime.timeline import Timeline
 
 HOT = (BookDelta, BookSnapshot, TopReported, TradePrinted)
@@ -108,7 +109,8 @@ class Account:
             if self.analyst:
                 self.analyst.send()
         if self.recorder and (commands or not isinstance(event, HOT)):
-            self.recorder.record(self.seq, ts, event, commands)
+            # The ledger is the journal's index: what the journal lacks gets no number there, only its lines in the logs.
+            self.recorder.record(self.seq if written else 0, ts, event, commands)
 
     def _write(self, ts: int, event: Event, commands: list[AnyCommand]) -> bool:
         if self.storage_failed:

@@ -13,13 +13,35 @@ import msgspec
 
 from llm_maker.core.commands import AnyCommand
 from llm_maker.core.engine import Engine, restore
-from llm_maker.core.events import AccountEvent
+from llm_maker.core.events import (
+    AccountEvent,
+    ClockStepped,
+    Event,
+    IntentReceived,
+    LoopDelayed,
+    OperatorActed,
+    ParamsChanged,
+    SignalsFailed,
+    SignalsReceived,
+    SignalsSkipped,
+    Started,
+    StopRequested,
+    StorageFailed,
+    VenueDown,
+    WeightUpdated,
+)
 from llm_maker.core.strategy import Strategy
 from llm_maker.port import Simulator
-from llm_maker.runtime.journal import Entry, Header, JournalReader, read_journal
+from llm_maker.runtime.journal import Entry, Header
+from llm_maker.runtime.journal_reader import JournalReader, read_journal
 from llm_maker.runtime.timeline import Timeline
 
 _OF_ACCOUNTS = frozenset(get_args(AccountEvent))
+_FROM_OUTSIDE: frozenset[type[Event]] = frozenset(
+    (Started, StopRequested, OperatorActed, IntentReceived, ParamsChanged, WeightUpdated, StorageFailed, ClockStepped, LoopDelayed)
+)
+"""No simulator ever says these."""
+_OF_A_MODEL: frozenset[type[Event]] = frozenset((SignalsReceived, SignalsFailed, SignalsSkipped))
 
 
 class ReplayDiffers(Exception):
@@ -77,18 +99,18 @@ def catch_up(
     simulators: list[Simulator],
     feeds: list[Simulator],
     on_entry: Callable[[Entry], None],
+    *,
+    real_analyst: bool = False,
 ) -> int:
     """Move engine and simulated world from a file's checkpoint to its last whole line; returns the last sequence.
 
-    An entry that the timeline gives next came from it; every other came from outside (a person, a model) and is applied
-    as it stands. Commands are executed again, because the simulated world they went to is rebuilt here.
+    What the simulated world said must be what the timeline gives next; what came from outside (a person, with
+    `real_analyst` a model) is applied as it stands. Commands are executed again, because the world they went to is
+    rebuilt here. Raises `ReplayDiffers` where world or engine go another way: going on would fill an order twice.
     """
     for entry in reader:
-        due = timeline.next_ns()
-        if due is not None and due <= entry.ts:
-            item = timeline.peek()
-            if item is not None and item[2] == entry.event:
-                timeline.pop()
+        if _said_by_world(entry, timeline, real_analyst):
+            timeline.pop()
         if type(entry.event) not in _OF_ACCOUNTS:
             for simulator in simulators:
                 simulator.observe(entry.ts, entry.event)
@@ -98,3 +120,22 @@ def catch_up(
                 simulator.execute(entry.ts, command)
         on_entry(entry)
     return reader.last_seq
+
+
+def _said_by_world(entry: Entry, timeline: Timeline, real_analyst: bool) -> bool:
+    """Whether the timeline's next event is this entry, which then is to be taken from it.
+
+    A source may not be asked to advance for an entry from outside: what that entry commands may still come before it.
+    """
+    kind, due = type(entry.event), timeline.next_ns()
+    if kind not in _FROM_OUTSIDE and due is not None and due <= entry.ts:
+        item = timeline.peek()
+        if item is not None and item[2] == entry.event:
+            return True
+        due = timeline.next_ns()
+    outside = kind in _FROM_OUTSIDE or kind is VenueDown or (real_analyst and kind in _OF_A_MODEL)
+    if not outside or (due is not None and due < entry.ts):
+        item = timeline.peek()
+        told = "nothing more" if item is None else f"{item[2]} at {item[0]}"
+        raise ReplayDiffers(f"entry {entry.seq}: recorded {entry.event} at {entry.ts}, the simulated world now says {told}")
+    return False

@@ -10,7 +10,7 @@ from collections import deque
 import msgspec
 
 from llm_maker.core.commands import Command
-from llm_maker.core.events import Event, Tick
+from llm_maker.core.events import AnyEvent, Event, Tick
 from llm_maker.core.values import NS_PER_MS
 from llm_maker.port import Simulator
 
@@ -18,6 +18,9 @@ TICK_NS = 250 * NS_PER_MS
 _TICK = Tick()
 _MAX_EMPTY = 10_000
 """Sources that are due but give nothing, in a row: past this one of them is broken."""
+
+_READY = "timeline/ready"
+_READY_DECODER = msgspec.json.Decoder(list[tuple[int, str, AnyEvent]])
 
 Due = tuple[int, str, Event]
 """Market time, account ('' for all), event."""
@@ -63,7 +66,7 @@ class Timeline:
 
     @property
     def idle(self) -> bool:
-        """Nothing has been taken from a source that was not yet handed on: the moment for a checkpoint."""
+        """Nothing has been taken from a source that was not yet handed on: the moment to begin a new file."""
         return not self._ready
 
     def next_ns(self) -> int | None:
@@ -105,16 +108,26 @@ class Timeline:
         return not self._ready and all(s.next_ns() is None for s in feeds)
 
     def checkpoint(self) -> dict[str, bytes]:
-        assert self.idle, "a checkpoint falls between two events"
-        return {self._key(account, source): source.checkpoint() for account, source in self.sources}
+        """Every source, and what was taken from one but not yet handed on (a crash may fall between two such events)."""
+        saved = {self._key(account, source): source.checkpoint() for account, source in self.sources}
+        if self._ready:
+            saved[_READY] = msgspec.json.encode(list(self._ready))
+        return saved
 
-    def restore(self, saved: dict[str, bytes]) -> None:
-        """Continue every source; a source without a checkpoint, or one too many, is another configuration."""
+    def restore(self, saved: dict[str, bytes], may_change: tuple[str, ...] = ()) -> list[Simulator]:
+        """Continue every source; those that were not there before, and start anew.
+
+        A source without a checkpoint, or one too many, is another configuration, unless `may_change` has its name.
+        """
         keys = {self._key(account, source): source for account, source in self.sources}
-        if sorted(keys) != sorted(saved):
+        changed = [key for key in {**keys, **saved} if (key in keys) != (key in saved) and key != _READY]
+        if any(key.rpartition("/")[2] not in may_change for key in changed):
             raise ValueError(f"the checkpoint holds {', '.join(sorted(saved))}; this configuration has {', '.join(sorted(keys))}")
         for key, source in keys.items():
-            source.restore(saved[key])
+            if key in saved:
+                source.restore(saved[key])
+        self._ready = deque(_READY_DECODER.decode(saved[_READY]) if _READY in saved else ())
+        return [keys[key] for key in changed if key in keys]
 
     def _key(self, account: str, source: Simulator) -> str:
         return f"{account or 'all'}/{source.name}"

@@ -24,17 +24,13 @@ from llm_maker.runtime.journal import (
     Checkpoint,
     JournalDamaged,
     JournalError,
-    JournalLimits,
-    JournalWriter,
     file_name,
     files,
     find_latest,
-    read_journal,
-    read_tail,
-    recover,
-    repair,
     seal,
 )
+from llm_maker.runtime.journal_reader import read_journal, read_tail, recover, repair
+from llm_maker.runtime.journal_writer import JournalLimits, JournalWriter
 
 ROOT = Path(llm_maker.__file__).parents[1]
 PLAIN = JournalLimits(compress=False)
@@ -54,9 +50,7 @@ INSTRUMENT = Instrument(
 
 
 def checkpoint(number=0):
-    return Checkpoint(
-        b'{"n":%d}' % number, {"exchange": b'{"b":1}', "analyst": b"[]"}, {"strategy": "maker", "edge": 3}
-    )
+    return Checkpoint(b'{"n":%d}' % number, {"exchange": b'{"b":1}', "analyst": b"[]"}, {"strategy": "maker", "edge": 3})
 
 
 def write_some(directory, count=5, limits=PLAIN, **options):
@@ -415,7 +409,8 @@ CHILD = """
 import sys
 from pathlib import Path
 from llm_maker.core.events import BookDelta
-from llm_maker.runtime.journal import Checkpoint, JournalLimits, JournalWriter, find_latest
+from llm_maker.runtime.journal import Checkpoint, find_latest
+from llm_maker.runtime.journal_writer import JournalLimits, JournalWriter
 event = BookDelta("A", ((4200, 15),) * 40, (), None, None, 7)
 directory, limits = Path(sys.argv[1]), JournalLimits(max_file=200_000)
 make = lambda: Checkpoint(b'{"pad":"%s"}' % (b"x" * 5_000))

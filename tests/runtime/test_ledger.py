@@ -9,20 +9,8 @@ from hypothesis import strategies as st
 
 from llm_maker.core.values import Leg, Side
 from llm_maker.runtime import ledger as ledger_module
-from llm_maker.runtime.ledger import (
-    CashRow,
-    DecisionRow,
-    EquityRow,
-    FillRow,
-    Holding,
-    Ledger,
-    LedgerError,
-    LedgerUnreadable,
-    RiskRow,
-    Scope,
-    SettleRow,
-    TripRow,
-)
+from llm_maker.runtime.ledger import Ledger, LedgerError, LedgerUnreadable
+from llm_maker.runtime.rows import CashRow, DecisionRow, EquityRow, FillRow, Holding, RiskRow, Scope, SettleRow, TripRow
 
 PAPER = Scope("polymarket", "paper", "", "main")
 LIVE = Scope("polymarket", "live", "0xabc", "main")
@@ -74,9 +62,7 @@ def entries():
         exit_reason="target",
         reasoning="because",
     )
-    decision = DecisionRow(
-        decision_id="d1", model="m", prompt_version="1", signals=2, outcome="ok", cost=1_500, simulated=True
-    )
+    decision = DecisionRow(decision_id="d1", model="m", prompt_version="1", signals=2, outcome="ok", cost=1_500, simulated=True)
     return [
         [fill(1), EquityRow(equity=100, cash=60, realized_pnl=0, unrealized_pnl=-5)],
         [fill(2, Side.SELL, Leg.NO, 700), RiskRow(key="halt", value="null")],
@@ -131,9 +117,7 @@ def test_the_same_tail_twice_changes_nothing_even_in_a_new_process_life(ledger, 
 
 @given(
     st.lists(
-        st.tuples(
-            st.sampled_from(Side), st.sampled_from([Leg.YES, Leg.NO]), st.integers(1, 10**6), st.sampled_from("AB")
-        ),
+        st.tuples(st.sampled_from(Side), st.sampled_from([Leg.YES, Leg.NO]), st.integers(1, 10**6), st.sampled_from("AB")),
         max_size=20,
     ),
     st.lists(st.integers(0, 20), max_size=5),
@@ -248,7 +232,7 @@ def test_a_migration_keeps_the_rows(path, monkeypatch):
     before = everything(ledger, PAPER)
     ledger.close()
     monkeypatch.setattr(ledger_module, "SCHEMA_VERSION", 2)
-    monkeypatch.setattr(ledger_module, "_MIGRATIONS", (*ledger_module._MIGRATIONS, "CREATE TABLE later (x INTEGER);"))
+    monkeypatch.setattr(ledger_module, "MIGRATIONS", (*ledger_module.MIGRATIONS, "CREATE TABLE later (x INTEGER);"))
     again = Ledger.open(path)
     assert everything(again, PAPER) == before
     assert again._select("SELECT COUNT(*) FROM later", ()) == [(0,)]
