@@ -24,6 +24,7 @@ from llm_maker.console.control import ControlFailed, ControlServer, KillFile
 from llm_maker.core.commands import Level, Notice
 from llm_maker.core.engine import Engine, checkpoint, new_state
 from llm_maker.core.events import Event, ParamsChanged, Started, StopRequested
+from llm_maker.core.orders import Status
 from llm_maker.core.params import Params
 from llm_maker.core.state import State
 from llm_maker.core.strategy import Strategy
@@ -36,6 +37,7 @@ from llm_maker.runtime.clock import PacedClock, VirtualClock
 from llm_maker.runtime.daemon_log import DaemonLog
 from llm_maker.runtime.inbox import Inbox
 from llm_maker.runtime.journal import Checkpoint
+from llm_maker.runtime.journal import files as journal_files
 from llm_maker.runtime.journal_reader import read_journal, recover
 from llm_maker.runtime.journal_writer import JournalLimits, JournalWriter
 from llm_maker.runtime.ledger import Ledger
@@ -51,9 +53,12 @@ from llm_maker.strategy.maker import Maker, MakerParams
 from llm_maker.venues.paper.exchange import Exchange, ExchangeParams
 from llm_maker.venues.paper.market import MarketParams, SimulatedMarket
 from llm_maker.venues.paper.regimes import REGIMES
-from llm_maker.venues.polymarket.wire import Wire, instruments_from_header
+from llm_maker.venues.polymarket.listing import instruments_from_header
+from llm_maker.venues.polymarket.wire import Wire
 
 STRATEGIES: dict[str, Strategy] = {"maker": Maker()}
+ANALYST = "llm"
+"""The name every analyst has, simulated or not."""
 STOP_WALL_SECONDS = 30.0
 """A stop that has proved nothing after this says so and ends."""
 _UNPACED = 10_000.0
@@ -216,31 +221,30 @@ class Daemon:
         engine = Engine(new_state(config.account, self.params, strategy, maker_params(config), cash), strategy)
         seq = 0
         reader = None
+        joined: list[Simulator] = []
         if latest is not None:
             reader = read_journal(latest)
             engine = engine_from(reader.header, STRATEGIES)
             _same_world(reader.header.meta, label, self.home)
-            timeline.restore({name: bytes(raw) for name, raw in reader.header.simulators.items()})
+            # The model behind the signals may be another one each time; feed, exchange and clock may not.
+            saved = {name: bytes(raw) for name, raw in reader.header.simulators.items()}
+            joined = timeline.restore(saved, may_change=(ANALYST,))
+        elif self.ledger.last_seq(self.scope):
+            raise Refused(f"{folder}: the ledger knows this account, but its journal is gone; bring it back, or give another --home")
         self.engine = engine
-        self.recorder = Recorder(
-            engine.state,
-            self.scope,
-            self.ledger,
-            self.home / "logs",
-            simulated=True,
-            facts=lambda request_id: self._facts.pop(request_id, {}),
-            on_notice=self._notice,
-            max_bytes=_bytes(config.logging.decisions_max_mb),
-        )
+        self.recorder = self._recorder(engine.state)
         if reader is not None:
+            there = [s for s in simulators if s not in joined]
+            self._index_older(folder, reader.header.first_seq)
             self.recorder.quiet = True
             seq = catch_up(
                 reader,
                 engine,
                 timeline,
-                simulators,
+                there,
                 [s for account, s in sources if not account],
                 lambda entry: self.recorder.record(entry.seq, entry.ts, entry.event, list(entry.commands)),
+                real_analyst=all(s.name != ANALYST for s in there),
             )
             self.recorder.quiet = False
 
@@ -258,6 +262,32 @@ class Daemon:
         self.resumed = latest is not None
         self.before = summary.mark(engine.state)
         self._session_number = session_number or self.ledger.next_session(above=engine.state.session)
+
+    def _recorder(self, state: State) -> Recorder:
+        return Recorder(
+            state,
+            self.scope,
+            self.ledger,
+            self.home / "logs",
+            simulated=True,
+            facts=lambda request_id: self._facts.pop(request_id, {}),
+            on_notice=self._notice,
+            max_bytes=_bytes(self.config.logging.decisions_max_mb),
+        )
+
+    def _index_older(self, folder: Path, before_seq: int) -> None:
+        """Rows that the ledger lacks from files before the newest: it lay behind at a kill, or had to be made anew."""
+        behind = self.ledger.last_seq(self.scope)
+        older = journal_files(folder, self.config.account)[:-1] if behind + 1 < before_seq else []
+        for path in older:
+            reader = read_journal(path)
+            engine = engine_from(reader.header, STRATEGIES)
+            recorder = self._recorder(engine.state)
+            recorder.quiet = True
+            for entry in reader:
+                engine.on_event(entry.ts, entry.event)
+                recorder.record(entry.seq, entry.ts, entry.event, list(entry.commands))
+            recorder.close()
 
     def _real_analyst(self) -> Port | None:
         if self.provider in ("none", "simulated"):
@@ -388,7 +418,7 @@ class Daemon:
         if not asked and self.state.params.slow.enabled:
             return False
         orders = [o for o in self.state.orders.values() if o.is_live]
-        answered = all(o.status == "OPEN" for o in orders)
+        answered = all(o.status is Status.OPEN for o in orders)
         return answered and counts.placed > base.placed
 
     async def _supervise(self, main: asyncio.Task[None], ports: list[asyncio.Task[None]]) -> None:

@@ -118,7 +118,7 @@ class Llm(_Section):
     model: str | None = None
     base_url: str | None = None
     max_requests_per_minute: int = Field(default=15, ge=1, le=10_000)
-    timeout_seconds: float = Field(default=30.0, ge=0.1, le=600)
+    timeout_seconds: float = Field(default=30.0, ge=2, le=600)
     daily_budget_usd: Usd = 5.0
     failures_to_fallback: int = Field(default=3, ge=1, le=100)
     probe_seconds: Seconds = 60.0

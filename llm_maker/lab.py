@@ -39,10 +39,11 @@ _FLUSH_BYTES = 1 << 20
 
 def backtest(config: Config, tape: Path, home: Path, signals: str, progress: Progress = None) -> dict[str, Any]:
     """A tape through strategy and paper exchange in virtual time; journal and logs under HOME/logs/backtest, made anew."""
+    decode_only = decode_speed(tape)
+    # Only a tape that reads to its end may take the place of an earlier backtest.
     folder = home / "logs" / "backtest"
     if folder.exists():
         shutil.rmtree(folder)
-    decode_only = decode_speed(tape)
     began = time.perf_counter()
     reader, instruments, wire = open_tape(tape)
     feed = TapeFeed(reader, instruments, wire)

@@ -90,7 +90,7 @@ def test_the_example_of_secrets_names_them_all_and_holds_none(tmp_path):
         ("1: 2", "unknown key '1'"),
         (
             "llm: {timeout_seconds: fast}",
-            "config.yaml: llm.timeout_seconds is 'fast'; must be a number from 0.1 up to 600",
+            "config.yaml: llm.timeout_seconds is 'fast'; must be a number from 2 up to 600",
         ),
         ("seed: 1.5", "seed is 1.5; must be a whole number from 0"),
         ("seed: true", "seed is true; must be a whole number"),
@@ -336,7 +336,7 @@ CONVERSIONS: list[tuple[str, object, str, object]] = [
     ("strategy.decision_interval", 5, "slow.interval_ns", 5_000_000_000),
     ("strategy.max_markets_per_query", 2, "slow.max_markets", 2),
     ("llm.failures_to_fallback", 5, "slow.failures_to_fallback", 5),
-    ("llm.timeout_seconds", 1.5, "slow.answer_timeout_ns", 3_000_000_000),
+    ("llm.timeout_seconds", 2.5, "slow.answer_timeout_ns", 5_000_000_000),
     ("llm.probe_seconds", 6, "slow.probe_ns", 6_000_000_000),
     ("llm.probe_max_seconds", 100, "slow.probe_max_ns", 100_000_000_000),
     ("llm.min_gap_seconds", 1, "slow.min_gap_ns", 1_000_000_000),
@@ -368,7 +368,7 @@ def test_every_parameter_of_the_core_has_a_key():
 
 def test_the_defaults_are_those_of_the_core():
     cash = 1_000_000
-    assert to_params(Config()) == Params(risk=RiskParams(bankroll=1_000 * cash, max_order_cost=50 * cash))
+    assert to_params(Config()) == Params(risk=RiskParams(bankroll=10_000 * cash, max_order_cost=100 * cash))
 
 
 @settings(max_examples=200)

@@ -170,6 +170,12 @@ def test_a_lost_venue_is_odd_and_so_is_that_nothing_is_quoted(quoting):
     assert "nothing is quoted: `llm-maker markets` tells why" in odd
 
 
+def test_silence_is_odd(quoting):
+    quoting.now += 11 * NS_PER_S
+    quoting.on(ev.Tick())
+    assert "venue v: up, open, heard 11s ago, lag 0 ms, SILENT" in tables.oddities(quoting.ask("status"))
+
+
 def test_a_failing_model_is_odd(quoting):
     for _ in range(3):
         while not quoting.asked:
@@ -213,6 +219,13 @@ def test_markets_tell_what_is_in_what_is_not_and_why(quoting):
     assert lines[still + 1 : still + 3] == ["  wide spread", "      Will it rain in Bern?"]
     rest = lines.index("not chosen, and why")
     assert lines[rest + 1 :] == ["  named in market_selection.exclude", "      Will it hail?", "      m9"]
+
+
+def test_a_closed_gate_is_told_in_full(quoting):
+    quoting.on(ev.VenueDown("v", "socket closed"))
+    lines = quoting.markets()
+    assert "v is down: socket" in line_of(lines, "Will it rain")
+    assert "  v is down: socket closed" in lines
 
 
 def test_a_refused_side_is_told_beside_the_quote():
@@ -326,7 +339,7 @@ def test_a_hostile_question_moves_no_cursor():
 
 
 def test_long_names_keep_both_ends():
-    assert tables.clip_middle("Will the Oilers win game 4?", 20) == "Will the Oil..ame 4?"
+    assert tables.clip_middle("Will the Oilers win game 4?", 20) == "Will the ..n game 4?"
     first, second = (tables.clip_middle(f"Will the Edmonton Oilers win game {n}", 22) for n in (4, 5))
     assert first != second
     assert first.startswith("Will the")
@@ -338,6 +351,11 @@ def test_long_names_keep_both_ends():
 )
 def test_prices(value, text):
     assert tables.price(value) == text
+
+
+@pytest.mark.parametrize(("held", "text"), [(12.683, "+12.68@0.28"), (-87.5, "-87.5@0.28"), (12345.6, "+12346@0.28"), (0.0, "-")])
+def test_positions(held, text):
+    assert tables.position({"position": held, "avg_price": 0.28}) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0s"), (99, "99s"), (720, "12m"), (10_800, "3h"), (172_800, "2d")])
@@ -401,6 +419,25 @@ def test_it_fits_every_terminal(width, height):
     assert screen.faults == 0
     assert shown.count("\n") < height
     assert all(cell_len(line) <= width for line in shown.splitlines())
+
+
+def test_a_narrow_line_is_cut_and_not_wrapped():
+    world = World("first", "second", "third")
+    terminal = Terminal(40, 24)
+    with (screen := Screen(30, 1.0, terminal.console)).showing(world.daemon):
+        screen.refresh()
+        assert len(terminal.shown().strip().splitlines()) == 2 + 1 + 3
+
+
+def test_rows_make_room_for_the_notices():
+    world = World(*(f"day {n}" for n in range(30)))
+    terminal = Terminal(80, 24)
+    with (screen := Screen(30, 1.0, terminal.console)).showing(world.daemon):
+        for n in range(live.NOTICES):
+            screen.say(f"notice {n}")
+        screen.refresh()
+        assert terminal.shown().rstrip().endswith(f"notice {live.NOTICES - 1}")
+        assert "and 15 more: `llm-maker markets`" in terminal.shown()
 
 
 def test_it_draws_only_when_it_is_time(quoting, monkeypatch):

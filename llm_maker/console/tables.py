@@ -1,6 +1,6 @@
 """The answers of `status`, `markets` and `why` as lines for a person: 80 columns, aligned, no colour. Pure.
 
-Knows the dicts of `view` and nothing behind them. Names and reasons may be shortened in a row; a number or an id never is. Text
+Knows the dicts of `view` and nothing behind them. Names and reasons may be shortened in a row; a price or an id never is. Text
 that came from outside (a question, a venue's reason) is stripped of whatever could move a terminal's cursor.
 """
 
@@ -47,7 +47,7 @@ def clip_middle(text: str, width: int) -> str:
     text = clean(text)
     if cell_len(text) <= width or width < 8:
         return clip(text, width)
-    tail = text[-(width // 3) :]
+    tail = text[1 - width // 2 :]
     return set_cell_size(set_cell_size(text, max(0, width - 2 - cell_len(tail))) + ".." + tail, width)
 
 
@@ -108,10 +108,12 @@ def touch(bid: float | None, ask: float | None) -> str:
 
 
 def position(line: Answer) -> str:
-    """`+120@0.415`: minus is NO, or short; the price is that of YES."""
-    if not line["position"]:
+    """`+12.68@0.415`: minus is NO, or short; the price is that of YES. To four figures; `why` has them all."""
+    held = line["position"]
+    if not held:
         return "-"
-    return f"{line['position']:+.6g}@{price(line['avg_price'])}"
+    size = f"{held:+.0f}" if abs(held) >= 1000 else f"{held:+.4g}"
+    return f"{size}@{price(line['avg_price'])}"
 
 
 def signal(line: Answer) -> str:

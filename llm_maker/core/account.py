@@ -38,7 +38,7 @@ from llm_maker.core.exits import ExitPlan, arm
 from llm_maker.core.orders import Order, Status, What
 from llm_maker.core.params import qty
 from llm_maker.core.positions import FillResult, RoundTrip
-from llm_maker.core.state import ClosedTrip, Halt, Market, State, Tally, refresh_exposure
+from llm_maker.core.state import ClosedTrip, Halt, Market, State, Tally, refresh_exposure, reserved_shares
 from llm_maker.core.step import Step
 from llm_maker.core.values import NS_PER_S, Leg, Liquidity, fee, to_cash_down
 
@@ -236,16 +236,27 @@ def _cool_down(step: Step, market: Market) -> None:
     market.cooldown_until = step.now + pause
 
 
+def _loaded(step: Step, instrument: str, what: str) -> Market | None:
+    """The market of an event that moves what we own; without it the money cannot be booked, and that halts."""
+    market = step.state.markets.get(instrument)
+    if market is None:
+        halt(step, f"unknown_{what}", f"a {what} of {instrument}, which is not loaded", 0)
+    return market
+
+
 def on_settled(step: Step, event: FillSettled) -> None:
-    market = step.state.markets[event.instrument]
+    market = _loaded(step, event.instrument, "settlement")
+    if market is None:
+        return
     market.position.settle(event.fill_id)
     market.dirty = True
 
 
 def on_failed(step: Step, event: FillFailed) -> None:
     """A settlement failed: position and cash go back."""
-    state = step.state
-    market = state.markets[event.instrument]
+    state, market = step.state, _loaded(step, event.instrument, "settlement")
+    if market is None:
+        return
     before = market.position.last_trip
     cash = market.position.fail(market.instrument, event.fill_id, step.now)
     if market.position.last_trip is not before:
@@ -258,8 +269,9 @@ def on_failed(step: Step, event: FillFailed) -> None:
 
 
 def on_merged(step: Step, event: SetsMerged) -> None:
-    state = step.state
-    market = state.markets[event.instrument]
+    state, market = step.state, _loaded(step, event.instrument, "merge")
+    if market is None:
+        return
     cash = market.position.merged(market.instrument, event.qty) - event.cost
     state.cash += cash
     state.flows.trading += cash + event.cost
@@ -269,8 +281,9 @@ def on_merged(step: Step, event: SetsMerged) -> None:
 
 
 def on_merge_failed(step: Step, event: MergeFailed) -> None:
-    if event.final:
-        step.state.markets[event.instrument].position.merge_failed(event.qty)
+    market = _loaded(step, event.instrument, "merge")
+    if market is not None and event.final:
+        market.position.merge_failed(event.qty)
     step.notice(Level.WARNING, "merge_failed", f"merge of {event.qty} units: {event.reason}", event.instrument)
 
 
@@ -312,7 +325,9 @@ def adopted(step: Step, market: Market, worth: int) -> None:
 
 def _redeem(step: Step, event: CashMoved) -> None:
     """Shares of a resolved market became cash; what the venue paid is booked, and a difference is told."""
-    state, market = step.state, step.state.markets[event.instrument]
+    state, market = step.state, _loaded(step, event.instrument, "redemption")
+    if market is None:
+        return
     if market.resolved is None:
         halt(step, "redemption", f"{event.instrument} paid out, but its outcome was never told", 0)
         return
@@ -370,24 +385,26 @@ def _compare_resting(step: Step, resting: RestingOrder) -> None:
 
 
 def _compare_holdings(step: Step, event: AccountSnapshot) -> str:
-    """More than ours is foreign; less than ours settled is drift, unless fills are still under way."""
-    state = step.state
+    """More than ours is foreign; less than ours settled is drift, unless fills are still under way. The first drift's words."""
+    drift = ""
     told = {(h.instrument, h.leg): h.qty for h in event.holdings}
-    for market in state.markets.values():
-        for leg in (Leg.YES, Leg.NO) if market.instrument.is_binary else (Leg.NONE,):
-            position = market.position
-            held = position.no if leg is Leg.NO else position.yes
-            have = told.get((market.instrument.id, leg), 0)
-            if not market.instrument.is_binary:
-                if have != held.settled + held.pending and not position.pending:
-                    return f"{market.instrument.id}: venue says {have}, our fills make {held.settled + held.pending}"
-                continue
-            if not position.pending:
-                # While a sale of ours settles, the venue still shows its shares: they are not foreign.
-                position.set_foreign(leg, max(0, have - held.settled - held.pending))
-            if have < held.settled - held.merging and not position.pending and not market.live:
-                return f"{market.instrument.id} {leg.value}: venue says {have}, our fills make {held.settled}"
-    return ""
+    for market in step.state.markets.values():
+        for leg in market.position.legs(market.instrument):
+            drift = drift or _compare_leg(market, leg, told.get((market.instrument.id, leg), 0))
+        refresh_exposure(step.state, market)
+    return drift
+
+
+def _compare_leg(market: Market, leg: Leg, have: int) -> str:
+    position, held, name = market.position, market.position.held(leg), market.instrument.id
+    if not market.instrument.is_binary:
+        differs = have != held.settled + held.pending and not position.pending
+        return f"{name}: venue says {have}, our fills make {held.settled + held.pending}" if differs else ""
+    if not position.pending:
+        # While a sale of ours settles, the venue still shows its shares: they are not foreign.
+        position.set_foreign(leg, max(0, have - held.settled - held.pending))
+    lacks = have < held.settled - held.merging and not position.pending and not market.live
+    return f"{name} {leg.value}: venue says {have}, our fills make {held.settled}" if lacks else ""
 
 
 def on_account_unknown(step: Step, event: AccountUnknown) -> None:
@@ -429,6 +446,9 @@ def on_timer(step: Step) -> None:
                 _look_up(step, order, "no answer")
         if market.instrument.is_binary and market.position.no.settled and market.position.yes.settled:
             _merge(step, market)
+        if market.position.yes.foreign or market.position.no.foreign:
+            # What is not ours is worth its mark, and the mark moves without us.
+            refresh_exposure(state, market)
     if not state.account_known and not state.stopping and step.now - state.account_asked_ns >= ACCOUNT_RETRY_NS:
         ask_account(step, "start")
 
@@ -436,7 +456,7 @@ def on_timer(step: Step) -> None:
 def _merge(step: Step, market: Market) -> None:
     """Turn complete sets back into cash when there are enough of them or cash is short (`quoting.md` 2.6)."""
     state, params = step.state, step.state.params.execution
-    sets = market.position.sets()
+    sets = min(market.position.free_to_sell(leg) - reserved_shares(state, market, leg) for leg in (Leg.YES, Leg.NO))
     if sets < market.instrument.min_qty or state.stopping:
         return
     short = state.cash - state.reserved < params.merge_cash_ratio * state.params.risk.bankroll
@@ -464,6 +484,8 @@ def begin_stop(step: Step, reason: str) -> None:
 def drive_stop(step: Step) -> None:
     """While stopping: cancel what became open again, ask for the account once all is final, give up at the deadline."""
     state = step.state
+    if state.stopped:
+        return
     live = [o for o in state.orders.values() if o.is_live]
     for order in live:
         if order.status is Status.OPEN and not order.sent_cancel:

@@ -14,7 +14,7 @@ from llm_maker.core import account, agenda, losses
 from llm_maker.core.bars import Bars
 from llm_maker.core.book import Applied, Book
 from llm_maker.core.commands import AnyCommand, Level, RequestSnapshot
-from llm_maker.core.estimators import Estimators, Markouts
+from llm_maker.core.estimators import Estimators
 from llm_maker.core.events import (
     AccountSnapshot,
     AccountUnknown,
@@ -63,6 +63,7 @@ from llm_maker.core.events import (
     Verb,
     WeightUpdated,
 )
+from llm_maker.core.markouts import Markouts
 from llm_maker.core.orders import What
 from llm_maker.core.params import Params
 from llm_maker.core.positions import Position

@@ -71,7 +71,7 @@ def market_view(step: Step, market: Market, opinion: View, allowed: risk.Gate) -
         position=market.position,
         opinion=opinion,
         max_position=limit,
-        base_qty=int(base * opinion.size_ratio * (0.5 if state.slow.fallback else 1.0)),
+        base_qty=int(base * opinion.size_ratio * risk.slim(state, market) * (0.5 if state.slow.fallback else 1.0)),
         mode=allowed.mode,
         fallback=state.slow.fallback,
         own_bid=market.own_price(Side.BUY, state.orders),
@@ -155,11 +155,20 @@ def _settle(step: Step, market: Market, targets: list[QuoteTarget], allowed: ris
     for order, reason in plan.cancel:
         step.cancel(order, reason)
     refusals = []
-    for target in plan.place:
+    for target in sorted(plan.place, key=lambda t: _need(market, t)):
         refused = step.quote(market, target, allowed, opinion.decision_id)
         if refused:
             refusals.append(f"{target.side.name.lower()} {refused}")
     return refusals
+
+
+def _need(market: Market, target: QuoteTarget) -> tuple[bool, int]:
+    """Who goes first where cash or messages suffice for one side only: what reduces, then the cheaper token.
+
+    So a mirrored market is served in mirror. The tie that is left, both tokens at one price, is broken: the bid goes first.
+    """
+    buys = target.side is Side.BUY or not market.instrument.is_binary
+    return target.side * market.position.net >= 0, target.price if buys else market.instrument.payout - target.price
 
 
 def start_exit(step: Step, market: Market, reason: str, goal_net: int, *, take: bool = False) -> None:
@@ -220,9 +229,8 @@ def _note_refusals(step: Step, market: Market, refusals: list[str]) -> None:
         if key not in current:
             current[key] = step.now
             step.state.refused.setdefault(key.partition(" ")[2], Tally()).count += 1
-    if len(current) > len(refusals):
-        for key in [k for k in current if k not in refusals]:
-            step.state.refused[key.partition(" ")[2]].ns += step.now - current.pop(key)
+    for key in [k for k in current if k not in refusals]:
+        step.state.refused[key.partition(" ")[2]].ns += step.now - current.pop(key)
 
 
 def _note_quoting(step: Step, market: Market) -> None:

@@ -112,7 +112,8 @@ def gate_resolution(state: State, market: Market, venue: Venue) -> Gate:
 def gate_schedule(state: State, market: Market, venue: Venue) -> Gate:
     start = market.instrument.start_ns
     if start is None:
-        return _ok("schedule", "no scheduled start told")
+        guarded = state.params.risk.live and market.instrument.is_binary and market.instrument.guard_end
+        return Gate("schedule", Mode.REDUCE_ONLY if guarded else Mode.ACTIVE, "no scheduled start told")
     away = start - state.now
     if abs(away) < state.params.risk.event_window_ns:
         return Gate("schedule", Mode.HALTED, f"the event starts in {_seconds(away)}", pull=True)
@@ -197,9 +198,16 @@ def open_positions(state: State) -> int:
 def widen(state: State, market: Market) -> float:
     """The factor on the half-spread that risk asks for: after a pull, or while volatility is high."""
     factor = 2.0 if state.now < market.cautious_until else 1.0
-    if market.estimators.volatility_ratio > state.params.risk.volatility_widen_ratio:
-        factor *= 2.0
-    return factor
+    return factor * 2.0 if _stormy(state, market) else factor
+
+
+def slim(state: State, market: Market) -> float:
+    """The factor on every quantity that risk asks for: half while volatility is high (`quoting.md` 4)."""
+    return 0.5 if _stormy(state, market) else 1.0
+
+
+def _stormy(state: State, market: Market) -> bool:
+    return market.estimators.volatility_ratio > state.params.risk.volatility_widen_ratio
 
 
 class Shaped(msgspec.Struct):

@@ -12,8 +12,10 @@ import msgspec
 from llm_maker.core.bars import Bars
 from llm_maker.core.book import Book
 from llm_maker.core.commands import PlaceOrder
-from llm_maker.core.estimators import Estimators, Lag, Markouts
+from llm_maker.core.estimators import Estimators
 from llm_maker.core.exits import ExitPlan
+from llm_maker.core.lag import Lag
+from llm_maker.core.markouts import Markouts
 from llm_maker.core.orders import Order
 from llm_maker.core.params import Params
 from llm_maker.core.positions import Position, RoundTrip

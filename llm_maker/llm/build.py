@@ -12,7 +12,8 @@ from llm_maker.config import SECRET_NAMES, Config, Secrets
 from llm_maker.core.commands import Level
 from llm_maker.llm.analyst import Analyst, AnalystSettings, DecisionFacts
 from llm_maker.llm.budget import DailyBudget, Pricer, RateLimit
-from llm_maker.llm.providers import PROVIDERS, OpenAICompatible, ProviderSpec, choose
+from llm_maker.llm.openai_compatible import OpenAICompatible
+from llm_maker.llm.providers import PROVIDERS, ProviderSpec, choose
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 

@@ -33,7 +33,7 @@ from llm_maker.runtime.journal import (
     seal,
 )
 
-_EntryT = TypeVar("_EntryT", "Entry", "RawEntry")
+_EntryT = TypeVar("_EntryT", Entry, RawEntry)
 _HEADER_DECODER = msgspec.json.Decoder(Header)
 
 

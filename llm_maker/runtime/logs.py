@@ -91,7 +91,7 @@ class Recorder:
         self._executions = LineLog(logs / "executions.jsonl", max_bytes)
         self._decisions = LineLog(logs / "llm_decisions.jsonl", max_bytes)
         self._requests: dict[str, RequestSignals] = {}
-        self._cash = state.cash
+        self._cash, self._fills = state.cash, state.counts.fills
         self._equity_ns = 0
         self.quiet = False
         """True while a restart catches up: rows are made, lines are not, because they were written before."""
@@ -100,8 +100,8 @@ class Recorder:
         """One step: lines for what was ordered and filled, rows for what the ledger keeps."""
         rows = self._rows(ts, event)
         if rows and self._ledger is not None:
-            self._ledger.append(self._scope, seq, ts, rows)
-        self._cash = self._state.cash
+            self._ledger.append(self._scope, seq, ts, rows, wait=self.quiet)
+        self._cash, self._fills = self._state.cash, self._state.counts.fills
         if self.quiet:
             return
         self._decision(ts, event)
@@ -212,9 +212,14 @@ class Recorder:
         """The ledger's row of a fill; None for one that was booked before."""
         state = self._state
         market = state.markets.get(event.instrument)
-        if market is None or (state.cash == self._cash and event.fill_id not in market.position.pending):
+        if market is None or state.counts.fills == self._fills:
             return None
         order = state.orders.get(event.order_id)
+        status = "provisional" if event.fill_id in market.position.pending else "settled"
+        cash = state.cash - self._cash + event.fee
+        if status == "settled" and not event.settled and state.cash == self._cash:
+            # Its failure was told before the fill itself: it never moved anything.
+            cash, status = 0, "failed"
         return FillRow(
             order_id=event.order_id,
             fill_id=event.fill_id,
@@ -223,14 +228,14 @@ class Recorder:
             leg=event.leg.value,
             price=event.price,
             qty=event.qty,
-            price_scale=market.instrument.price_decimals,
-            qty_scale=market.instrument.qty_decimals,
-            cash=state.cash - self._cash + event.fee,
+            price_scale=10**market.instrument.price_decimals,
+            qty_scale=10**market.instrument.qty_decimals,
+            cash=cash,
             fee=event.fee,
             liquidity=event.liquidity.value,
             cash_after=state.cash,
             position_after=market.position.net,
-            status="settled" if event.settled else "provisional",
+            status=status,
             reason=order.reason if order else "",
             decision_id=order.decision_id if order else "",
         )

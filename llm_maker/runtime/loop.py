@@ -36,7 +36,7 @@ from llm_maker.runtime.journal import Checkpoint, JournalError
 from llm_maker.runtime.journal_writer import JournalWriter
 from llm_maker.runtime.timeline import Timeline
 
-HOT = (BookDelta, BookSnapshot, TopReported, TradePrinted)
+HOT = frozenset((BookDelta, BookSnapshot, TopReported, TradePrinted))
 """Public data: may wait in the journal's buffer for the next Tick, because a restart hears it again."""
 BATCH = 256
 """Simulated events handled between two looks at the event loop."""
@@ -99,27 +99,29 @@ class Account:
         """One event, whole: decide, write, send, record."""
         commands = self.engine.on_event(ts, event)
         self.seq += 1
-        written = self._write(ts, event, commands)
+        told = bool(commands) or type(event) not in HOT
+        written = self._write(ts, event, commands, told)
+        if not told:
+            return
         for command in commands:
             if written or isinstance(command, _SAFE_UNWRITTEN):
                 self._dispatch(ts, command, feeds)
-        if commands:
-            if self.venue:
-                self.venue.send()
-            if self.analyst:
-                self.analyst.send()
-        if self.recorder and (commands or not isinstance(event, HOT)):
+        if self.venue:
+            self.venue.send()
+        if self.analyst:
+            self.analyst.send()
+        if self.recorder:
             # The ledger is the journal's index: what the journal lacks gets no number there, only its lines in the logs.
             self.recorder.record(self.seq if written else 0, ts, event, commands)
 
-    def _write(self, ts: int, event: Event, commands: list[AnyCommand]) -> bool:
+    def _write(self, ts: int, event: Event, commands: list[AnyCommand], told: bool) -> bool:
         if self.storage_failed:
             return False
         if self.journal is None:
             return True
         try:
             self.journal.write(self.seq, ts, event, commands)
-            if self.durable and (commands or not isinstance(event, HOT)):
+            if told and self.durable:
                 self.journal.flush()
         except JournalError as error:
             self.storage_failed = str(error)
@@ -155,13 +157,16 @@ class Session:
 
     @property
     def stopped(self) -> bool:
-        return all(a.stop is not None for a in self.accounts)
+        for account in self.accounts:  # noqa: SIM110  # asked before every event: a loop costs half of `all`
+            if account.stop is None:
+                return False
+        return True
 
     def deliver(self, ts: int, account: str, event: Event) -> None:
         """Hand one event to the account it belongs to, or to all; the simulated world hears of it first."""
         self.now = ts
         self.events += 1
-        if isinstance(event, HOT):
+        if type(event) in HOT:
             self.frames += 1
         for target in self.accounts:
             if account and account != target.name:
@@ -198,21 +203,22 @@ class Session:
 
     def run_virtual(self, until_ns: int | None = None, progress: Callable[[int], None] | None = None) -> None:
         """As fast as possible, without an event loop, until the feeds end (then stop cleanly) or every account stopped."""
-        timeline, count = self.timeline, 0
+        timeline, count, asked = self.timeline, 0, False
         while not self.stopped:
             count += 1
             if count % BATCH == 0:
                 self.rotate()
                 if progress:
                     progress(self.events)
-            due = timeline.next_ns()
-            over = due is None or (until_ns is not None and due > until_ns)
-            if over or timeline.feeds_ended():
-                self.request_stop("the market time asked for has passed" if over else "the feed has ended")
-            item = timeline.pop()
-            if item is None:
+            ended = not asked and timeline.feeds_ended()
+            item = None if ended else timeline.pop(None if asked else until_ns)
+            if item is not None:
+                self.deliver(*item)
+            elif asked:
                 break
-            self.deliver(*item)
+            else:
+                asked = True
+                self.request_stop("the feed has ended" if ended else "the market time asked for has passed")
 
     async def run(
         self,

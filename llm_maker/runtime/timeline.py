@@ -62,6 +62,7 @@ class Timeline:
     def __init__(self, sources: list[tuple[str, Simulator]]) -> None:
         """`sources` are (account, simulator); account '' is a feed that every account sees."""
         self.sources = sources
+        self._feeds = [s for account, s in sources if not account and not isinstance(s, Ticker)]
         self._ready: deque[Due] = deque()
 
     @property
@@ -73,39 +74,51 @@ class Timeline:
         """When the next event is due; None: never."""
         if self._ready:
             return self._ready[0][0]
-        best: int | None = None
-        for _, source in self.sources:
-            due = source.next_ns()
-            if due is not None and (best is None or due < best):
-                best = due
-        return best
+        turn = self._turn()
+        return turn[0] if turn else None
 
-    def pop(self) -> Due | None:
-        """The next event, in time order; None when there is none."""
-        return self._ready.popleft() if self.peek() is not None else None
+    def pop(self, until_ns: int | None = None) -> Due | None:
+        """The next event, in time order; None when there is none (by `until_ns`)."""
+        ready = self._ready
+        if not ready and not self._fill(until_ns):
+            return None
+        return ready.popleft()
 
     def peek(self) -> Due | None:
         """The same without taking it."""
-        empty = 0
-        while not self._ready:
-            best: int | None = None
-            chosen: tuple[str, Simulator] | None = None
-            for item in self.sources:
-                due = item[1].next_ns()
-                if due is not None and (best is None or due < best):
-                    best, chosen = due, item
-            if chosen is None or best is None:
-                return None
-            account, source = chosen
-            self._ready.extend((best, account, event) for event in source.advance(best))
-            empty += 1
-            assert empty < _MAX_EMPTY, f"{source.name} is due at {best} again and again and gives nothing"
-        return self._ready[0]
+        return self._ready[0] if self._ready or self._fill(None) else None
 
     def feeds_ended(self) -> bool:
         """Every shared feed but the ticker has nothing more to say."""
-        feeds = [s for account, s in self.sources if not account and not isinstance(s, Ticker)]
-        return not self._ready and all(s.next_ns() is None for s in feeds)
+        if self._ready:
+            return False
+        for feed in self._feeds:  # noqa: SIM110  # asked before every event: a loop costs half of `all`
+            if feed.next_ns() is not None:
+                return False
+        return True
+
+    def _turn(self) -> tuple[int, str, Simulator] | None:
+        """Whose turn it is, with its time and account; of two at one moment the one named first."""
+        best: int | None = None
+        account, chosen = self.sources[0] if self.sources else ("", None)
+        for name, source in self.sources:
+            due = source.next_ns()
+            if due is not None and (best is None or due < best):
+                best, account, chosen = due, name, source
+        return None if best is None or chosen is None else (best, account, chosen)
+
+    def _fill(self, until_ns: int | None) -> bool:
+        """Take the next moment's events from their source; False where there is none (by `until_ns`)."""
+        for _ in range(_MAX_EMPTY):
+            turn = self._turn()
+            if turn is None or (until_ns is not None and turn[0] > until_ns):
+                return False
+            due, account, source = turn
+            for event in source.advance(due):
+                self._ready.append((due, account, event))
+            if self._ready:
+                return True
+        raise AssertionError("a source is due again and again and gives nothing")
 
     def checkpoint(self) -> dict[str, bytes]:
         """Every source, and what was taken from one but not yet handed on (a crash may fall between two such events)."""

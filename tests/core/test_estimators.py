@@ -12,16 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_maker.core.book import Book
-from llm_maker.core.estimators import (
-    MARKOUT_HORIZONS_S,
-    STEP_NS,
-    Estimators,
-    Lag,
-    Markouts,
-    belief,
-    fair_value,
-)
+from llm_maker.core.estimators import STEP_NS, Estimators, belief, fair_value
 from llm_maker.core.events import BookSnapshot, TradePrinted
+from llm_maker.core.lag import Lag
+from llm_maker.core.markouts import MARKOUT_HORIZONS_S, Markouts
 from llm_maker.core.values import NS_PER_MS, NS_PER_S, FixedGrid, Instrument, Kind, RewardRule, Side, TieredGrid, expit
 
 PAYOUT = 10_000
@@ -44,9 +38,7 @@ def binary(grid=None, reward=None, min_qty=5):
     )
 
 
-LINEAR = Instrument(
-    id="p", venue="v", kind=Kind.LINEAR, price_decimals=2, qty_decimals=3, grid=FixedGrid(1), qty_step=1, min_qty=1
-)
+LINEAR = Instrument(id="p", venue="v", kind=Kind.LINEAR, price_decimals=2, qty_decimals=3, grid=FixedGrid(1), qty_step=1, min_qty=1)
 
 
 def book_of(bids, asks, payout=PAYOUT):
@@ -168,9 +160,7 @@ def test_linear_volatility_is_of_the_log_price():
     estimators = simulate(random.Random(3), fine, 1_500, 0.04, linear=True)
     assert estimators.sig_x * ROOT_DAY == pytest.approx(0.04, rel=0.2)
     assert estimators.sig_price(fine, 100.0) == 100.0 * estimators.sig_x
-    assert estimators.variance(fine, 100.0, 10.0) == pytest.approx(
-        1e4 * 10 * (estimators.sig_x**2 + estimators.jump_var)
-    )
+    assert estimators.variance(fine, 100.0, 10.0) == pytest.approx(1e4 * 10 * (estimators.sig_x**2 + estimators.jump_var))
 
 
 def test_volatility_is_sampled_on_the_clock_and_not_per_event():

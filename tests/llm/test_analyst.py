@@ -12,8 +12,9 @@ from llm_maker.core.events import Event, SignalsFailed, SignalsReceived, Signals
 from llm_maker.core.values import NS_PER_S
 from llm_maker.llm.analyst import Analyst, AnalystSettings
 from llm_maker.llm.budget import DailyBudget, Pricer, RateLimit, Usage
+from llm_maker.llm.openai_compatible import OpenAICompatible
 from llm_maker.llm.prompt import PROMPT_VERSION
-from llm_maker.llm.providers import PROVIDERS, Completion, OpenAICompatible, ProviderError
+from llm_maker.llm.providers import PROVIDERS, Completion, ProviderError
 from tests.fakes.model_server import STEPS, THROWAWAY_KEY, ModelServer
 from tests.llm.samples import brief, request
 
@@ -42,9 +43,7 @@ class Scripted:
 
 
 def good(handle="M1"):
-    return json.dumps(
-        {"signals": [{"market_id": handle, "action": "hold", "confidence": 0.6, "directional_bias": "neutral"}]}
-    )
+    return json.dumps({"signals": [{"market_id": handle, "action": "hold", "confidence": 0.6, "directional_bias": "neutral"}]})
 
 
 class Bench:

@@ -1,0 +1,223 @@
+"""What a person types: bad input is one line and exit code 2 with nothing lost, good input does what it says; real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def llm_maker(*args: str, home: Path, env: dict[str, str] | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run a verb to its end in an empty folder of its own."""
+    clean = {k: v for k, v in os.environ.items() if not k.endswith("_API_KEY") and not k.startswith("LLM_MAKER")}
+    return subprocess.run(
+        [sys.executable, "-m", "llm_maker", *args],
+        cwd=home,
+        env={**clean, "PYTHONPATH": str(ROOT), **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def started(home: Path, *args: str) -> subprocess.Popen[str]:
+    """A daemon that is up: its control socket answers."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llm_maker", "run", "--speed", "20", "--json", *args],
+        cwd=home,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if llm_maker("status", "--json", home=home).returncode == 0:
+            return process
+        time.sleep(0.1)
+    process.kill()
+    raise AssertionError(process.communicate())
+
+
+def stopped(process: subprocess.Popen[str]) -> dict[str, object]:
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    return json.loads(out.splitlines()[-1])
+
+
+def refused(result: subprocess.CompletedProcess[str]) -> str:
+    """The one line of a refusal."""
+    assert result.returncode == 2, result
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error")]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("stratgy: {quoting: touch}", "unknown key 'stratgy'; did you mean 'strategy'?"),
+        ("strategy: {quoting: inventry}", "inventory"),
+        ("seed: many", "seed is 'many'; must be a whole number"),
+        ("risk: {daily_loss_pct: 250}", "risk.daily_loss_pct is 250"),
+        ("mode: [paper", "not YAML"),
+        ("llm: {provider: deepseek}", "Missing API key: DEEPSEEK_API_KEY not set"),
+        ("llm: {provider: gemini}", "Missing API key: GEMINI_API_KEY not set"),
+        ("mode: live", "paper"),
+        ("venue: polymarket", "--tape FILE"),
+    ],
+)
+def test_a_bad_config_is_one_line_and_exit_2(tmp_path: Path, text: str, told: str):
+    (tmp_path / "config.yaml").write_text(text)
+    assert told in refused(llm_maker("run", "--duration", "1", home=tmp_path))
+    assert not (tmp_path / "positions" / "ledger.sqlite3").exists(), "nothing was begun"
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["runn"], "did you mean 'run'?"),
+        (["run", "--sped", "2"], "--sped"),
+        (["run", "--speed", "-1"], "--speed is -1"),
+        (["run", "--config", "none.yaml"], "none.yaml: no such file"),
+        (["backtest"], "--tape"),
+        (["backtest", "--tape", "none.zst"], "none.zst"),
+        (["replay", "none.jsonl"], "none.jsonl"),
+        (["run", "--tape", "none.zst"], "none.zst"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_2(tmp_path: Path, args: list[str], told: str):
+    assert told in refused(llm_maker(*args, home=tmp_path))
+
+
+def test_a_tape_without_header_or_damaged_in_the_middle_is_refused_with_its_place(tmp_path: Path):
+    (tmp_path / "a.jsonl").write_text('{"recv_ns":1,"channel":"market","frame":{}}\n')
+    assert "a.jsonl" in refused(llm_maker("backtest", "--tape", "a.jsonl", home=tmp_path))
+    header = {"tape": 1, "venue": "polymarket", "instruments": [_instrument()]}
+    frame = {"recv_ns": 1, "channel": "market", "frame": {"event_type": "x"}}
+    lines = [json.dumps(header), json.dumps(frame), "{damage", json.dumps(frame)]
+    (tmp_path / "b.jsonl").write_text("\n".join(lines) + "\n")
+    assert "b.jsonl:3" in refused(llm_maker("backtest", "--tape", "b.jsonl", home=tmp_path))
+
+
+def _instrument() -> dict[str, object]:
+    return {
+        "condition_id": "0xabc",
+        "token_ids": ["1", "2"],
+        "outcomes": ["Yes", "No"],
+        "question": "?",
+        "tick_size": "0.01",
+        "min_order_size": "5",
+        "neg_risk": False,
+        "fee_rate": "0.05",
+    }
+
+
+def test_verbs_that_need_a_daemon_say_so(tmp_path: Path):
+    for verb in (["status"], ["why", "x"], ["pause"], ["kill", "--yes"]):
+        result = llm_maker(*verb, home=tmp_path)
+        assert result.returncode == 1 and "no daemon runs" in result.stderr
+
+
+def test_report_of_an_empty_home(tmp_path: Path):
+    result = llm_maker("report", home=tmp_path)
+    assert result.returncode == 1 and "nothing has been traded here yet" in result.stderr
+
+
+def test_an_unreadable_ledger_is_kept_aside_and_never_overwritten(tmp_path: Path):
+    ledger = tmp_path / "positions" / "ledger.sqlite3"
+    ledger.parent.mkdir()
+    ledger.write_bytes(b"this is no database, but it may be all that is left of one" * 100)
+    line = refused(llm_maker("run", "--duration", "1", home=tmp_path))
+    assert "ledger" in line
+    kept = [p for p in ledger.parent.iterdir() if "unreadable" in p.name]
+    assert len(kept) == 1 and kept[0].read_bytes().startswith(b"this is no database")
+
+
+def test_a_second_daemon_on_the_same_home_is_refused_and_the_first_obeys(tmp_path: Path):
+    process = started(tmp_path)
+    try:
+        assert "another llm_maker (pid" in refused(llm_maker("run", "--duration", "1", home=tmp_path))
+        status = json.loads(llm_maker("status", "--json", home=tmp_path).stdout)
+        assert status["mode"] == "active" and status["markets"]
+        market = status["markets"][0]["market_id"]
+        why = json.loads(llm_maker("why", market, "--json", home=tmp_path).stdout)
+        assert {g["gate"] for g in why["gates"]} >= {"mode", "book", "resolution", "pull"}
+        assert market in llm_maker("why", market, home=tmp_path).stdout
+        assert llm_maker("markets", home=tmp_path).returncode == 0
+        assert llm_maker("pause", home=tmp_path).returncode == 0
+        time.sleep(0.5)
+        status = json.loads(llm_maker("status", "--json", home=tmp_path).stdout)
+        assert status["mode"] == "halted" and status["orders"] == 0
+        assert llm_maker("resume", home=tmp_path).returncode == 0
+        assert llm_maker("reduce", market, home=tmp_path).returncode == 0
+        assert llm_maker("why", "no such market", home=tmp_path).returncode == 1
+        assert llm_maker("kill", "--yes", home=tmp_path).returncode == 0
+        result = stopped(process)
+        assert result["clean_stop"] and result["resting"] == []
+    finally:
+        process.kill()
+    assert json.loads(llm_maker("report", "--json", home=tmp_path).stdout)["accounts"][0]["venue"] == "simulated"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_cleanly_and_the_journal_replays(tmp_path: Path, number: signal.Signals):
+    process = started(tmp_path)
+    process.send_signal(number)
+    result = stopped(process)
+    assert result["clean_stop"] and result["orders_placed"] > 0
+    folder = tmp_path / "logs" / "journal" / "simulated-paper-paper"
+    proved = llm_maker("replay", str(folder), "--json", home=tmp_path)
+    assert proved.returncode == 0, proved.stderr
+    assert json.loads(proved.stdout)["entries"] > 0
+
+
+def test_the_kill_file_works_without_the_socket(tmp_path: Path):
+    process = started(tmp_path)
+    (tmp_path / "KILL").touch()
+    assert stopped(process)["clean_stop"]
+
+
+def test_once_asks_quotes_and_leaves_nothing(tmp_path: Path):
+    result = llm_maker("run", "--once", "--speed", "5", "--json", home=tmp_path)
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout.splitlines()[-1])
+    assert told["decisions"] >= 1 and told["orders_placed"] > 0 and told["resting"] == []
+
+
+def test_the_promised_result_has_every_field(tmp_path: Path):
+    result = llm_maker("run", "--duration", "3", "--speed", "120", "--json", home=tmp_path)
+    told = json.loads(result.stdout.splitlines()[-1])
+    wanted = (
+        "mode venue simulated seed frames decisions signals orders_placed orders_canceled fills pnl_usd pnl_exit_usd "
+        "llm_cost_usd halts refusals first_quote_seconds speed_achieved"
+    )
+    assert set(wanted.split()) <= set(told)
+    assert told["simulated"] is True and told["mode"] == "paper"
+    for key in ("frames", "decisions", "signals", "orders_placed", "fills"):
+        assert told[key] > 0, key
+    for log in ("llm_decisions.jsonl", "executions.jsonl"):
+        assert (tmp_path / "logs" / log).stat().st_size > 0
+    with sqlite3.connect(tmp_path / "positions" / "ledger.sqlite3") as ledger:
+        assert ledger.execute("SELECT count(*) FROM trades").fetchone()[0] == told["fills"]
+    assert result.stderr.splitlines()[-5].startswith("earned from spread")
+
+
+def test_help_loads_no_model_sdk(tmp_path: Path):
+    code = "import sys, llm_maker.cli, llm_maker.app; print([m for m in ('openai','httpx2','genai_prices','anthropic') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+    assert llm_maker("--help", home=tmp_path).returncode == 0
+    for verb in ("run", "backtest", "replay", "status", "markets", "why", "report", "pause", "flatten", "kill", "cancel-all"):
+        assert "--help" in llm_maker(verb, "--help", home=tmp_path).stdout
