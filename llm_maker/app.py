@@ -28,7 +28,7 @@ from llm_maker.core.orders import Status
 from llm_maker.core.params import Params
 from llm_maker.core.state import State
 from llm_maker.core.strategy import Strategy
-from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S, PPM
+from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S, PPM, Mode
 from llm_maker.llm.budget import DailyBudget
 from llm_maker.llm.build import NotAvailable, build_analyst, resolve
 from llm_maker.port import Port, Simulator
@@ -119,6 +119,7 @@ def exchange_params(config: Config) -> ExchangeParams:
 def open_tape(path: Path) -> tuple[TapeReader, list[Any], Wire]:
     """A recorded tape with its instruments and the parser of its venue."""
     reader = TapeReader(path)
+    reader.check()
     venue = reader.header["venue"]
     if venue != "polymarket":
         raise Refused(f"{path}: line 1: venue is {venue!r}; this version reads tapes of polymarket")
@@ -230,7 +231,9 @@ class Daemon:
             saved = {name: bytes(raw) for name, raw in reader.header.simulators.items()}
             joined = timeline.restore(saved, may_change=(ANALYST,))
         elif self.ledger.last_seq(self.scope):
-            raise Refused(f"{folder}: the ledger knows this account, but its journal is gone; bring it back, or give another --home")
+            raise Refused(
+                f"{folder}: the ledger knows this account, but its journal is gone; bring it back, or give another --home"
+            )
         self.engine = engine
         self.recorder = self._recorder(engine.state)
         if reader is not None:
@@ -372,9 +375,7 @@ class Daemon:
         def emit(event: Event) -> None:
             inbox.put(event, name)
 
-        control = ControlServer(
-            self.home, lambda verb, args: view.ask(self.state, verb, args), lambda text: view.find(self.state, text)
-        )
+        control = ControlServer(self.home, self.answer, lambda text: view.find(self.state, text))
         ports: list[Port] = [KillFile(self.home)]
         try:
             control.open()
@@ -386,6 +387,16 @@ class Daemon:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupt, signal.Signals(number).name)
         return [asyncio.create_task(port.run(emit), name=port.name) for port in ports]
+
+    def answer(self, verb: str, args: dict[str, Any]) -> dict[str, Any]:
+        """What a reading verb is told; what only the wiring knows is added to the view."""
+        told = view.ask(self.state, verb, args)
+        if verb == "status":
+            told["simulated"] = self.world.market is not None
+        if verb == "markets":
+            out = [c for c in self.world.universe.choices.values() if not c.chosen]
+            told["not_chosen"] = [{"market_id": c.instrument, "question": c.question, "why": c.why} for c in out]
+        return told
 
     def _interrupt(self, name: str) -> None:
         """Once: stop in order. A second time: end now and say what may rest."""
@@ -545,6 +556,8 @@ def banner(daemon: Daemon) -> list[str]:
     ]
     if daemon.provider in ("none", "simulated"):
         lines.append("next: put a model's key into .env (see .env.example), edit config.yaml; `llm-maker status` shows the rest")
+    if daemon.state.mode is not Mode.ACTIVE:
+        lines.append(f"{daemon.state.mode.value.upper()} ({daemon.state.mode_text()}): nothing is quoted before `llm-maker resume`")
     if daemon.resumed:
         lines.append(f"goes on where session {daemon.state.session} stopped")
     return lines

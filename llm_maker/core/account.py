@@ -38,7 +38,7 @@ from llm_maker.core.exits import ExitPlan, arm
 from llm_maker.core.orders import Order, Status, What
 from llm_maker.core.params import qty
 from llm_maker.core.positions import FillResult, RoundTrip
-from llm_maker.core.state import ClosedTrip, Halt, Market, State, Tally, refresh_exposure, reserved_shares
+from llm_maker.core.state import ClosedTrip, Halt, Market, State, Tally, acting, refresh_exposure, reserved_shares
 from llm_maker.core.step import Step
 from llm_maker.core.values import NS_PER_S, Leg, Liquidity, fee, to_cash_down
 
@@ -206,7 +206,8 @@ def _after_position(step: Step, market: Market) -> None:
 
 
 def _armed(step: Step, market: Market) -> ExitPlan:
-    signal = market.opinion.signal if market.opinion else None
+    opinion = acting(step.state, market)
+    signal = opinion.signal if opinion else None
     stop = signal.stop_ratio if signal else None
     target = signal.target_ratio if signal else None
     targets = ((target, 1.0),) if target else None
@@ -390,7 +391,8 @@ def _compare_holdings(step: Step, event: AccountSnapshot) -> str:
     told = {(h.instrument, h.leg): h.qty for h in event.holdings}
     for market in step.state.markets.values():
         for leg in market.position.legs(market.instrument):
-            drift = drift or _compare_leg(market, leg, told.get((market.instrument.id, leg), 0))
+            found = _compare_leg(market, leg, told.get((market.instrument.id, leg), 0))
+            drift = drift or found
         refresh_exposure(step.state, market)
     return drift
 

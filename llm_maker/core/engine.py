@@ -449,7 +449,7 @@ def _operate_all(step: Step, event: OperatorActed) -> None:
             state.operator_mode = Mode.REDUCE_ONLY
         case Verb.RESUME:
             state.operator_mode = Mode.ACTIVE
-            for name in [n for n, h in state.halts.items() if h.until_ns == 0 and n != "kill"]:
+            for name in [n for n, h in state.halts.items() if h.until_ns == 0]:
                 del state.halts[name]
             state.risk.high_water = account.equity(state)
         case Verb.FLATTEN:

@@ -10,7 +10,7 @@ from llm_maker.core import reconcile, risk, signals
 from llm_maker.core.exits import ExitPlan, arm, begin
 from llm_maker.core.orders import Order
 from llm_maker.core.params import sizes
-from llm_maker.core.state import Market, State, Tally
+from llm_maker.core.state import Market, State, Tally, weight_of
 from llm_maker.core.step import Step
 from llm_maker.core.strategy import MarketView, PositionTarget, QuoteTarget, Target, Urgency, View
 from llm_maker.core.values import NS_PER_S, Mode, Side, ceil_to_grid, floor_to_grid
@@ -50,9 +50,7 @@ def effective(state: State, market: Market, now: int) -> View:
     opinion = market.opinion
     if opinion is None:
         return View()
-    key = signals.weight_key(opinion.model, market.instrument.category)
-    weight = state.weights.get(key, state.params.signals.prior_weight)
-    view = signals.view(opinion, market.instrument, market.mark, weight, state.params.signals, now)
+    view = signals.view(opinion, market.instrument, market.mark, weight_of(state, market), state.params.signals, now)
     if state.slow.fallback:
         return View(exit=view.exit)
     return view

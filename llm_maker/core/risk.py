@@ -13,7 +13,7 @@ import msgspec
 
 from llm_maker.core.commands import PlaceOrder
 from llm_maker.core.params import Params, sizes
-from llm_maker.core.state import Market, State, Venue, order_cash, worst_loss
+from llm_maker.core.state import Market, State, Venue, acting, order_cash, worst_loss
 from llm_maker.core.strategy import QuoteTarget
 from llm_maker.core.values import CASH_PER_USD, NS_PER_S, Mode, Regime, Side, to_cash_up
 
@@ -42,6 +42,11 @@ def _ok(name: str, text: str = "") -> Gate:
 
 def _seconds(ns: int) -> str:
     return f"{ns / NS_PER_S:.1f}s"
+
+
+def _top(market: Market) -> str:
+    price, book = market.instrument.usd_price, market.book
+    return f"bid {price(book.best_bid):g} ask {price(book.best_ask):g}"
 
 
 def gate_account(state: State, market: Market, venue: Venue) -> Gate:
@@ -87,16 +92,16 @@ def gate_book(state: State, market: Market, venue: Venue) -> Gate:
     if age > state.params.risk.max_book_age_ns and market.last_trade_ns > book.changed_ns:
         return Gate("book", Mode.HALTED, f"trades print but the book is {_seconds(age)} old", pull=True)
     if book.best_bid and book.best_ask and book.best_bid >= book.best_ask:
-        return Gate("book", Mode.HALTED, f"crossed: bid {book.best_bid} ask {book.best_ask}", pull=True)
+        return Gate("book", Mode.HALTED, f"crossed: {_top(market)}", pull=True)
     if book.best_bid == 0 and book.best_ask == 0:
         return Gate("book", Mode.HALTED, "empty on both sides", pull=True)
-    return _ok("book", f"bid {book.best_bid} ask {book.best_ask}, {_seconds(age)} old")
+    return _ok("book", f"{_top(market)}, {_seconds(age)} old")
 
 
 def gate_resolution(state: State, market: Market, venue: Venue) -> Gate:
     instrument, risk = market.instrument, state.params.risk
     if market.resolved is not None:
-        return Gate("resolution", Mode.HALTED, f"resolved at {market.resolved}", pull=True)
+        return Gate("resolution", Mode.HALTED, f"resolved at {instrument.usd_price(market.resolved):g}", pull=True)
     if not instrument.is_binary or not instrument.guard_end:
         return _ok("resolution", "guard off: no end time is told" if instrument.is_binary else "does not end")
     if instrument.end_ns is None:
@@ -276,7 +281,8 @@ def _cash_rooms(state: State, market: Market, target: QuoteTarget) -> list[tuple
     risk = state.params.risk
     base = worst_loss(state.params, market, 0, 0, 0, 0)
     others = state.gross - market.worst
-    share = _PRIORITY_SHARE[market.opinion.signal.priority.value] if market.opinion else 1.0
+    opinion = acting(state, market)
+    share = _PRIORITY_SHARE[opinion.signal.priority.value] if opinion else 1.0
     group = _event_loss(state, market)
     cluster = sum(state.markets[m].worst for m in state.clusters.get(market.instrument.cluster, []))
     cluster -= market.worst if market.instrument.cluster else 0

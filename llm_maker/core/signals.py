@@ -176,8 +176,8 @@ def _target(signal: Signal, net: int, sizes: tuple[int, int], params: SignalPara
 
 
 def view(opinion: Opinion | None, instrument: Instrument, mid: float, weight: float, params: SignalParams, now: int) -> View:
-    """The effective opinion at this moment (`quoting.md` 1.4); past its expiry a signal is nothing."""
-    if opinion is None or now >= opinion.expires_ns:
+    """The effective opinion at this moment (`quoting.md` 1.4); past its expiry, or at weight 0 (shadow), a signal is nothing."""
+    if opinion is None or now >= opinion.expires_ns or weight <= 0:
         return View()
     signal = opinion.signal
     sure = signal.confidence >= params.min_confidence
@@ -185,12 +185,11 @@ def view(opinion: Opinion | None, instrument: Instrument, mid: float, weight: fl
     age = now - opinion.received_ns
     faded = min(weight, params.max_weight) * 0.5 ** (age / params.half_life_ns)
     d = remaining(opinion, market_x(instrument, mid)) if mid > 0 else 0.0
-    target = opinion.target_net if weight > 0 or signal.action is Action.EXIT else None
     return View(
         shift=faded * d,
-        size_ratio=(size_multiplier(signal.confidence, params) if weight > 0 else 1.0) * (0.5 if risky else 1.0),
+        size_ratio=size_multiplier(signal.confidence, params) * (0.5 if risky else 1.0),
         widen=1.5 if risky else 1.0,
-        target_net=target,
+        target_net=opinion.target_net,
         exit=signal.action is Action.EXIT,
         silent=params.rule == "seed" and not sure,
         bias=bias_sign(signal.directional_bias) if sure else 0,

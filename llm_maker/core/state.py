@@ -19,7 +19,7 @@ from llm_maker.core.markouts import Markouts
 from llm_maker.core.orders import Order
 from llm_maker.core.params import Params
 from llm_maker.core.positions import Position, RoundTrip
-from llm_maker.core.signals import Opinion, SlowLoop
+from llm_maker.core.signals import Opinion, SlowLoop, weight_key
 from llm_maker.core.values import Instrument, Leg, Mode, Regime, Side, leg_price, leg_side, to_cash_up
 
 
@@ -261,6 +261,21 @@ class State(msgspec.Struct):
         return {Mode.ACTIVE: "", Mode.REDUCE_ONLY: "reduce-only, by the operator", Mode.HALTED: "paused by the operator"}[
             self.operator_mode
         ]
+
+
+def weight_of(state: State, market: Market) -> float:
+    """What the opinion of this market counts for: its model's measured weight in this category, or the prior."""
+    if market.opinion is None:
+        return 0.0
+    return state.weights.get(weight_key(market.opinion.model, market.instrument.category), state.params.signals.prior_weight)
+
+
+def acting(state: State, market: Market) -> Opinion | None:
+    """The opinion while it may act: not expired, not in shadow (weight 0), not while rules have taken over."""
+    opinion = market.opinion
+    if opinion is None or state.now >= opinion.expires_ns or state.slow.fallback or weight_of(state, market) <= 0:
+        return None
+    return opinion
 
 
 def order_cash(instrument: Instrument, command: PlaceOrder | Order, qty: int) -> int:

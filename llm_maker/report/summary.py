@@ -112,6 +112,7 @@ def result(state: State, before: Mark) -> dict[str, Any]:
     }
 
 
+_WORTH_TELLING_S = 1.0
 _ADVICE = {
     "wide spread": "raise execution.max_spread_threshold, or select markets with tighter books",
     "thin book": "lower execution.min_liquidity_threshold, or select deeper markets",
@@ -131,7 +132,8 @@ _ADVICE = {
 def closing_lines(run: dict[str, Any]) -> list[str]:
     """Five lines after each run: spread, adverse moves, model cost, top refusal by time, the change that would help most."""
     parts, refused = run["pnl_split_usd"], run["refusals"]
-    top = next(iter(refused), "")
+    # A fraction of a second at the start, before the first book, is no refusal worth a word.
+    top = next((name for name, n in refused.items() if n["seconds"] >= _WORTH_TELLING_S), "")
     seconds = refused[top]["seconds"] if top else 0.0
     simulated = " (simulated money)" if run.get("simulated") or run.get("mode") == "paper" else ""
     moves = "lost to adverse moves" if parts["inventory"] <= 0 else "gained on inventory"
