@@ -1,7 +1,7 @@
 """The one place that knows all: from a config to a running session, and what is left of it afterwards.
 
-Builds feed, exchange, analyst, journal, ledger and control, brings an account back after a stop or a crash, runs the loop. The
-pieces do not know one another; nothing here decides about trading.
+Builds exchange, analyst, journal, ledger and control around a `world`, brings an account back after a stop or a crash, runs the
+loop. The pieces do not know one another; nothing here decides about trading.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ from typing import Any
 import msgspec
 
 from llm_maker import __version__
-from llm_maker.config import Config, Secrets, to_params
+from llm_maker.config import Config, Secrets
 from llm_maker.console import view
 from llm_maker.console.control import ControlFailed, ControlServer, KillFile
 from llm_maker.core.commands import Level, Notice
 from llm_maker.core.engine import Engine, checkpoint, new_state
 from llm_maker.core.events import Event, ParamsChanged, Started, StopRequested
 from llm_maker.core.orders import Status
-from llm_maker.core.params import Params
 from llm_maker.core.state import State
 from llm_maker.core.strategy import Strategy
-from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S, PPM, Mode
+from llm_maker.core.values import NS_PER_S, Mode
 from llm_maker.llm.budget import DailyBudget
 from llm_maker.llm.build import NotAvailable, build_analyst, resolve
 from llm_maker.port import Port, Simulator
@@ -41,114 +40,23 @@ from llm_maker.runtime.journal import files as journal_files
 from llm_maker.runtime.journal_reader import read_journal, recover
 from llm_maker.runtime.journal_writer import JournalLimits, JournalWriter
 from llm_maker.runtime.ledger import Ledger
+from llm_maker.runtime.line_log import LineLog
 from llm_maker.runtime.locks import Lock, lock_home
-from llm_maker.runtime.logs import LineLog, Recorder
+from llm_maker.runtime.logs import Recorder
 from llm_maker.runtime.loop import Account, Session
 from llm_maker.runtime.replay import catch_up, engine_from
 from llm_maker.runtime.rows import Scope
-from llm_maker.runtime.tape import TapeFeed, TapeReader
 from llm_maker.runtime.timeline import Ticker, Timeline
-from llm_maker.runtime.universe import SelectedFeed, Universe
-from llm_maker.strategy.maker import Maker, MakerParams
-from llm_maker.venues.paper.exchange import Exchange, ExchangeParams
-from llm_maker.venues.paper.market import MarketParams, SimulatedMarket
-from llm_maker.venues.paper.regimes import REGIMES
-from llm_maker.venues.polymarket.listing import instruments_from_header
-from llm_maker.venues.polymarket.wire import Wire
+from llm_maker.strategy.maker import Maker
+from llm_maker.tuning import maker_params, run_params
+from llm_maker.venues.paper.exchange import Exchange
+from llm_maker.world import Refused, exchange_params, make_world, same_world, simulated_analyst
 
 STRATEGIES: dict[str, Strategy] = {"maker": Maker()}
 ANALYST = "llm"
 """The name every analyst has, simulated or not."""
 STOP_WALL_SECONDS = 30.0
 """A stop that has proved nothing after this says so and ends."""
-_UNPACED = 10_000.0
-"""The speed that is assumed where none is set."""
-_TYPICAL_SLOPE = 0.2
-"""p(1 - p) of a typical simulated market: turns an error in price into one in log-odds."""
-_RMS_ERROR = {"benign": 0.0145, "mixed": 0.0169, "toxic": 0.0215, "neglected": 0.074}
-"""Root mean square error of the mid in USD, `quoting.md` 9.1."""
-
-
-class Refused(Exception):
-    """This home or this input cannot be run as asked; one line, exit code 2."""
-
-
-class World(msgspec.Struct):
-    """Everything simulated in a run: the feed, who sees it, and the truth where there is one."""
-
-    feed: Simulator
-    tape: TapeFeed | None
-    market: SimulatedMarket | None
-    universe: Universe
-    start_ns: int
-    label: dict[str, Any]
-    """What the world was made from; a home goes on only in the same one."""
-
-
-def maker_params(config: Config) -> MakerParams:
-    """People's units -> the strategy's."""
-    s, e = config.strategy, config.execution
-    return MakerParams(
-        quoting=s.quoting,
-        signal_rule=s.signal_rule,
-        interval_ns=int(s.decision_interval * NS_PER_S),
-        tick_improvement=e.tick_improvement,
-        max_spread_usd=e.max_spread_threshold,
-        min_liquidity_usd=e.min_liquidity_threshold,
-        skew_max_ticks=s.skew_max_ticks,
-        edge_floor_ticks=s.edge_floor_ticks,
-    )
-
-
-def exchange_params(config: Config) -> ExchangeParams:
-    """The paper exchange as configured."""
-    p = config.paper
-    return ExchangeParams(
-        seed=config.seed,
-        start_cash=int(p.cash_usd * CASH_PER_USD),
-        entry_ns=p.entry_ms * NS_PER_MS,
-        cancel_ns=p.cancel_ms * NS_PER_MS,
-        confirm_median_ns=int(p.confirm_median_s * NS_PER_S),
-        settle_fail_ppm=round(p.settle_fail_pct / 100 * PPM),
-        improve_share=p.improve_share,
-        volume_cap_ratio=p.volume_cap_pct / 100,
-        band=p.band,
-    )
-
-
-def open_tape(path: Path) -> tuple[TapeReader, list[Any], Wire]:
-    """A recorded tape with its instruments and the parser of its venue."""
-    reader = TapeReader(path)
-    reader.check()
-    venue = reader.header["venue"]
-    if venue != "polymarket":
-        raise Refused(f"{path}: line 1: venue is {venue!r}; this version reads tapes of polymarket")
-    instruments = instruments_from_header(reader.header)
-    return reader, instruments, Wire(instruments)
-
-
-def make_world(config: Config, tape: Path | None) -> World:
-    """The simulated market, or a recorded tape."""
-    universe = Universe(config.market_selection)
-    if tape is not None:
-        reader, instruments, wire = open_tape(tape)
-        feed = TapeFeed(reader, instruments, wire)
-        start = feed.next_ns()
-        if start is None:
-            raise Refused(f"{tape}: no frame after the header")
-        return World(SelectedFeed(feed, universe), feed, None, universe, start, {"tape": tape.name})
-    p = config.paper
-    params = MarketParams(
-        seed=config.seed,
-        markets=p.markets,
-        regime=p.regime,
-        activity=p.activity,
-        days_to_end=p.days_to_end,
-        rewards=p.rewards,
-    )
-    market = SimulatedMarket(params)
-    label = {"market": msgspec.to_builtins(params)}
-    return World(SelectedFeed(market, universe), None, market, universe, params.start_ns, label)
 
 
 def scope_of(config: Config, tape: Path | None, session: int | None = None) -> Scope:
@@ -184,7 +92,7 @@ class Daemon:
         self.log = DaemonLog(home / "logs" / "daemon.jsonl", secrets.values(), config.logging.level, say)
         self.ledger = Ledger.open(home / "positions" / "ledger.sqlite3", on_failure=self._ledger_failed)
         self.world = make_world(config, options.tape)
-        self.params = _params(config, self.provider, options.speed)
+        self.params = run_params(config, self.provider, options.speed)
         self.exchange = Exchange(exchange_params(config))
         self.analyst: Port | None = None
         self.inbox: Inbox | None = None
@@ -195,7 +103,7 @@ class Daemon:
         self._abort = asyncio.Event()
         self.frames = 0
         self._facts: dict[str, dict[str, Any]] = {}
-        self._raw = LineLog(home / "logs" / "llm_raw.jsonl", _bytes(config.logging.decisions_max_mb))
+        self._raw = LineLog(home / "logs" / "llm_raw.jsonl", _bytes(config.logging.decisions_max_mb), self._log_failed)
         self._build()
 
     def _build(self) -> None:
@@ -203,7 +111,7 @@ class Daemon:
         strategy = STRATEGIES[config.strategy.name]
         simulators: list[Simulator] = [self.exchange]
         if self.provider == "simulated" and world.market is not None:
-            simulators.append(_simulated_analyst(config, world.market))
+            simulators.append(simulated_analyst(config, world.market))
         sources: list[tuple[str, Simulator]] = [("", world.feed)]
         sources += [(config.account, s) for s in simulators]
         sources.append(("", Ticker(world.start_ns)))
@@ -226,7 +134,7 @@ class Daemon:
         if latest is not None:
             reader = read_journal(latest)
             engine = engine_from(reader.header, STRATEGIES)
-            _same_world(reader.header.meta, label, self.home)
+            same_world(reader.header.meta, label, self.home)
             # The model behind the signals may be another one each time; feed, exchange and clock may not.
             saved = {name: bytes(raw) for name, raw in reader.header.simulators.items()}
             joined = timeline.restore(saved, may_change=(ANALYST,))
@@ -249,7 +157,7 @@ class Daemon:
                 lambda entry: self.recorder.record(entry.seq, entry.ts, entry.event, list(entry.commands)),
                 real_analyst=all(s.name != ANALYST for s in there),
             )
-            self.recorder.quiet = False
+            self.recorder.speak()
 
         def snapshot() -> Checkpoint:
             return Checkpoint(checkpoint(engine.state), timeline.checkpoint(), label)
@@ -275,6 +183,7 @@ class Daemon:
             simulated=True,
             facts=lambda request_id: self._facts.pop(request_id, {}),
             on_notice=self._notice,
+            on_failure=self._log_failed,
             max_bytes=_bytes(self.config.logging.decisions_max_mb),
         )
 
@@ -323,6 +232,9 @@ class Daemon:
 
     def _notice(self, ts: int, notice: Notice) -> None:
         self.log.notice(ts, notice)
+
+    def _log_failed(self, reason: str) -> None:
+        self.log.say(Level.ERROR, "log", reason)
 
     def _ledger_failed(self, reason: str) -> None:
         self.log.say(Level.ERROR, "ledger", f"the ledger could not be written: {reason}; the journal holds everything")
@@ -492,40 +404,6 @@ class Daemon:
             if self.account.journal is not None:
                 stack.callback(self.account.journal.close)
             self.recorder.save_state(self.state.now)
-
-
-def _params(config: Config, provider: str, speed: float) -> Params:
-    """The core's numbers for this run: no slow loop without a model, and patience with one that lives in wall time."""
-    params = to_params(config)
-    if provider == "none":
-        return msgspec.structs.replace(params, slow=msgspec.structs.replace(params.slow, enabled=False))
-    if provider == "simulated" or speed == 1.0:
-        return params
-    # A real model answers in wall time: at another speed its answer is as late in market time as the market is fast.
-    patience = int(params.slow.answer_timeout_ns * (speed or _UNPACED))
-    return msgspec.structs.replace(params, slow=msgspec.structs.replace(params.slow, answer_timeout_ns=patience))
-
-
-def _simulated_analyst(config: Config, market: SimulatedMarket) -> Simulator:
-    from llm_maker.llm.simulated import SimulatedAnalyst
-
-    assert config.paper.regime in REGIMES
-    return SimulatedAnalyst(
-        market.truth,
-        seed=config.seed,
-        error_variance=(_RMS_ERROR[config.paper.regime] / _TYPICAL_SLOPE) ** 2,
-        r2=config.llm.simulated_skill_r2,
-    )
-
-
-def _same_world(meta: dict[str, Any], label: dict[str, Any], home: Path) -> None:
-    """A home goes on only in the world it was in."""
-    for key in ("world", "exchange"):
-        if meta.get(key) != msgspec.to_builtins(label[key]):
-            raise Refused(
-                f"{home}: this home holds a run of another simulated world (seed, markets or paper settings differ); "
-                f"give the same ones, or another --home"
-            )
 
 
 def _folder(scope: Scope) -> str:

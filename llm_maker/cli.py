@@ -75,7 +75,8 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 def _load(config: Path, overrides: dict[str, Any], home: Path) -> tuple[Any, Any]:
     """Config and secrets, or one line and exit 2."""
-    from llm_maker.config import ConfigError, Secrets, load, read_env
+    from llm_maker.config import Secrets, load, read_env
+    from llm_maker.config_text import ConfigError
 
     try:
         env = read_env(home / ".env" if (home / ".env").exists() else Path(".env"), os.environ)
@@ -107,7 +108,8 @@ def run(
 ) -> None:
     """The daemon: quote until stopped (Ctrl-C, `kill`, --duration, --until)."""
     from llm_maker import app as wiring
-    from llm_maker.config import ConfigError, check_keys, check_run
+    from llm_maker.config import check_keys, check_run
+    from llm_maker.config_text import ConfigError
     from llm_maker.runtime.daemon_log import stderr
 
     if speed < 0:
@@ -175,13 +177,13 @@ def _faults(home: Path = HERE) -> Iterator[None]:
 
 
 def _code(fault: BaseException) -> int | None:
-    from llm_maker.app import Refused
-    from llm_maker.config import ConfigError
+    from llm_maker.config_text import ConfigError
     from llm_maker.runtime.journal import JournalDamaged, JournalError
     from llm_maker.runtime.ledger import LedgerError, LedgerUnreadable
     from llm_maker.runtime.locks import AlreadyRunning, LockUnavailable
     from llm_maker.runtime.replay import ReplayDiffers
     from llm_maker.runtime.tape import TapeError
+    from llm_maker.world import Refused
 
     if isinstance(fault, Refused | ConfigError | AlreadyRunning | LockUnavailable | LedgerUnreadable | TapeError | JournalDamaged):
         return BAD_USAGE

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from llm_maker import __version__
-from llm_maker.app import STRATEGIES, Refused, exchange_params, maker_params, open_tape
-from llm_maker.config import Config, to_params
+from llm_maker.app import STRATEGIES
+from llm_maker.config import Config
 from llm_maker.core.engine import Engine, checkpoint, new_state
 from llm_maker.core.events import Started
 from llm_maker.core.state import Counts, Flows, State, Tally
@@ -31,7 +31,9 @@ from llm_maker.runtime.signals_file import SignalsFile
 from llm_maker.runtime.tape import TapeFeed, TapeReader
 from llm_maker.runtime.timeline import Ticker, Timeline
 from llm_maker.runtime.universe import SelectedFeed, Universe
+from llm_maker.tuning import maker_params, to_params
 from llm_maker.venues.paper.exchange import Exchange
+from llm_maker.world import Refused, exchange_params, open_tape
 
 Progress = Callable[[int, int], None] | None
 _FLUSH_BYTES = 1 << 20
@@ -45,7 +47,7 @@ def backtest(config: Config, tape: Path, home: Path, signals: str, progress: Pro
     if folder.exists():
         shutil.rmtree(folder)
     began = time.perf_counter()
-    reader, instruments, wire = open_tape(tape)
+    reader, instruments, wire = open_tape(tape, checked=True)
     feed = TapeFeed(reader, instruments, wire)
     start = feed.next_ns()
     if start is None:

@@ -14,23 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from llm_maker.config import (
-    KEY_OF,
-    SECRET_NAMES,
-    Config,
-    ConfigError,
-    Secrets,
-    check_keys,
-    check_run,
-    keys_of,
-    load,
-    read_env,
-    to_params,
-)
+from llm_maker.config import KEY_OF, SECRET_NAMES, Config, Secrets, check_keys, check_run, load, read_env
+from llm_maker.config_text import ConfigError, keys_of
 from llm_maker.core.params import Params, RiskParams
+from llm_maker.tuning import to_params
 
 ROOT = Path(__file__).parent.parent
-LEAVES = [name for name, field in keys_of() if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel))]
+LEAVES = [
+    name for name, field in keys_of(Config) if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel))
+]
 
 
 def refusal(tmp_path: Path, text: str, env: dict[str, str] | None = None, **overrides: object) -> str:
@@ -152,7 +144,7 @@ TREES = st.recursive(
 
 
 @settings(max_examples=150)
-@given(key=st.sampled_from([name for name, _ in keys_of()]), value=TREES)
+@given(key=st.sampled_from([name for name, _ in keys_of(Config)]), value=TREES)
 def test_any_value_at_any_key_is_taken_or_refused_in_one_line(tmp_path_factory, key, value):
     tree: Any = value
     for part in reversed(key.split(".")):

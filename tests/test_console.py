@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from llm_maker.config import keys_of
+from llm_maker.config import Config
+from llm_maker.config_text import keys_of
 from llm_maker.console import live, tables, view
 from llm_maker.console.live import Screen
 from llm_maker.core import events as ev
@@ -297,7 +298,7 @@ def test_every_gate_and_refusal_knows_a_change():
 
 
 def test_every_key_that_is_recommended_exists():
-    known = {key for key, _ in keys_of()}
+    known = {key for key, _ in keys_of(Config)}
     named = {key for text in view._CHANGES.values() for key in re.findall(r"\b[a-z_]+\.[a-z_]+\b", text)}
     assert named
     assert named <= known

@@ -14,7 +14,8 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from llm_maker.config import keys_of
+from llm_maker.config import Config
+from llm_maker.config_text import keys_of
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "llm_maker"
@@ -26,13 +27,9 @@ MAX_LINES = 450
 MAX_FUNCTION_LINES = 70
 MAX_LINES_EXCUSED = {
     # One table or one machine each; none may grow past its number.
-    "config.py": 725,  # the table of keys, and the table of their conversions
     "core/events.py": 480,  # the table of all that can happen
     "core/account.py": 500,  # the table of what the venue may say of our orders, and of what we then do
     "core/engine.py": 620,  # the one dispatch of events
-    "core/positions.py": 560,  # binary and linear bookkeeping of one position
-    "runtime/logs.py": 480,  # one line for each event
-    "venues/paper/exchange.py": 560,  # the one fill model
 }
 DOCSTRING_FROM_LINES = 16
 """A public class or function of the core that is shorter may let its name speak."""
@@ -144,13 +141,44 @@ def _handlers(name: str) -> Iterator[ast.ExceptHandler]:
     yield from (node for node in ast.walk(TREES[name]) if isinstance(node, ast.ExceptHandler))
 
 
+def _leaves(body: list[ast.stmt]) -> bool:
+    """Whether every way through a handler ends in `raise` or in `fail`, which never returns."""
+    last = body[-1]
+    if isinstance(last, ast.If):
+        return _leaves(last.body) and bool(last.orelse) and _leaves(last.orelse)
+    return isinstance(last, ast.Raise) or (isinstance(last, ast.Expr) and ast.unparse(last.value).startswith("fail("))
+
+
+def _lets_through(handler: ast.ExceptHandler) -> bool:
+    steps_out = (ast.Return, ast.Break, ast.Continue)
+    return _leaves(handler.body) and not any(isinstance(node, steps_out) for node in ast.walk(handler))
+
+
+@pytest.mark.parametrize(
+    ("body", "through"),
+    [
+        ("raise", True),
+        ("fail(str(error), 1)", True),
+        ("if known: fail('x', 1)\n  raise", True),
+        ("if known: fail('x', 1)\n  else: raise Other from error", True),
+        ("if known: raise", False),
+        ("log(error)", False),
+        ("failure(error)", False),
+        ("if known: return\n  raise", False),
+    ],
+)
+def test_the_ban_on_catching_everything_sees_the_ways_out(body, through):
+    tree = ast.parse(f"def f():\n try: g()\n except Exception as error:\n  {body}")
+    (handler,) = (node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler))
+    assert _lets_through(handler) is through
+
+
 def test_nothing_catches_everything():
     found = []
     for name in FILES:
         for handler in _handlers(name):
             kinds = {"bare"} if handler.type is None else set(re.findall(r"\w+", ast.unparse(handler.type)))
-            reraises = isinstance(handler.body[-1], ast.Raise) and handler.body[-1].exc is None
-            if kinds & {"bare", "Exception", "BaseException"} and not reraises:
+            if kinds & {"bare", "Exception", "BaseException"} and not _lets_through(handler):
                 found.append(f"llm_maker/{name}:{handler.lineno}")
         found += [where for call, where in _calls(name) if call.endswith("suppress(Exception)")]
     assert not found, found
@@ -248,7 +276,7 @@ def _is_section(field: FieldInfo) -> bool:
 
 
 SECTION_NAMES = {"Config": "config"} | {
-    getattr(field.annotation, "__name__", ""): name.split(".")[-1] for name, field in keys_of() if _is_section(field)
+    getattr(field.annotation, "__name__", ""): name.split(".")[-1] for name, field in keys_of(Config) if _is_section(field)
 }
 
 
@@ -291,7 +319,7 @@ def test_every_config_key_is_read_somewhere():
     reads = _reads()
     unread = [
         key
-        for key, field in keys_of()
+        for key, field in keys_of(Config)
         if not _is_section(field) and (key.split(".")[-2] if "." in key else "config", key.split(".")[-1]) not in reads
     ]
     assert not unread, f"nobody reads {unread}"

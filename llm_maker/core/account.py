@@ -37,10 +37,10 @@ from llm_maker.core.events import (
 from llm_maker.core.exits import ExitPlan, arm
 from llm_maker.core.orders import Order, Status, What
 from llm_maker.core.params import qty
-from llm_maker.core.positions import FillResult, RoundTrip
+from llm_maker.core.positions import FillResult, Position, RoundTrip
 from llm_maker.core.state import ClosedTrip, Halt, Market, State, Tally, acting, refresh_exposure, reserved_shares
 from llm_maker.core.step import Step
-from llm_maker.core.values import NS_PER_S, Leg, Liquidity, fee, to_cash_down
+from llm_maker.core.values import NS_PER_S, Leg, Liquidity, Side, fee, leg_side, to_cash_down
 
 ABSENT_PROOF_NS = 10 * NS_PER_S
 """An order that the venue does not find this long after it was sent is taken as never arrived."""
@@ -50,6 +50,11 @@ STOP_PATIENCE_NS = 60 * NS_PER_S
 """Market time to prove that nothing rests; after it the stop says what it could not prove."""
 ACCOUNT_RETRY_NS = 5 * NS_PER_S
 REPEATED_STOPS = 3
+HELD_OFF_NS = 10 * NS_PER_S
+"""A side that the venue refused waits this long."""
+HELD_OFF_CROSSED_NS = NS_PER_S
+FORGET_NS = 3_600 * NS_PER_S
+"""A resolved market with nothing of ours left in it is dropped after this long."""
 
 
 def on_order(step: Step, order_id: str, what: What) -> Order | None:
@@ -69,19 +74,31 @@ def on_accepted(step: Step, event: OrderAccepted) -> None:
     if order is not None:
         order.venue_id = event.venue_id
         step.state.markets[order.instrument].dirty = True
+        if order.status is Status.UNKNOWN:
+            # News that contradicts "absent": it may rest now, so the next look-up does not wait its turn.
+            order.lookup_ns = 0
+            _look_up(step, order, "accepted after all")
 
 
 def on_rejected(step: Step, event: OrderRejected) -> None:
-    order = on_order(step, event.order_id, What.REJECTED)
+    """The venue refused: said, counted, and that side waits, because the same order would be refused again at once."""
+    duplicate = event.reason == "duplicate"
+    # "Already there" is about the order itself: it may well rest, and only a look-up tells.
+    order = on_order(step, event.order_id, What.UNCERTAIN if duplicate else What.REJECTED)
     if order is None:
         return
-    tally_key = f"venue: {event.reason}"
-    step.state.refused.setdefault(tally_key, Tally()).count += 1
+    step.state.refused.setdefault(f"venue: {event.reason}", Tally()).count += 1
+    if duplicate:
+        if not order.is_final:
+            step.state.counts.unknown += 1
+            _look_up(step, order, "the venue says it has this order")
+        return
+    crossed = event.reason == "post_only"
     market = step.state.markets[order.instrument]
-    if event.reason != "post_only":
-        step.notice(Level.WARNING, "order_rejected", f"{order.order_id} refused: {event.reason} {event.detail}", order.instrument)
-        # The same order would be refused again at once: look again only after the ordinary interval.
-        market.dirty = False
+    market.held_off[order.side.name.lower()] = step.now + (HELD_OFF_CROSSED_NS if crossed else HELD_OFF_NS)
+    if not crossed:
+        text = f"{order.order_id} refused: {event.reason} {event.detail}"
+        step.notice(Level.WARNING, "order_rejected", text, order.instrument)
 
 
 def on_canceled(step: Step, event: OrderCanceled) -> None:
@@ -132,8 +149,6 @@ def on_looked_up(step: Step, event: OrderLookedUp) -> None:
         "canceled": What.FOUND_CANCELED,
         "expired": What.FOUND_EXPIRED,
     }[event.found]
-    if event.found == "open":
-        order.sent_cancel = False
     on_order(step, event.order_id, what)
     if event.found == "canceled":
         step.state.counts.canceled += 1
@@ -198,6 +213,7 @@ def _after_position(step: Step, market: Market) -> None:
     elif not holds and instrument_id in state.held:
         state.held.remove(instrument_id)
     _after_exit(step, market)
+    judge_intent(step, market)
     if position.net == 0:
         market.exit_plan = None
     elif market.exit_plan is None:
@@ -223,9 +239,20 @@ def _after_exit(step: Step, market: Market) -> None:
         return
     if plan.exiting == "stop":
         _cool_down(step, market)
+    if plan.exiting == "signal":
+        market.opinion = None  # it has had its way; quoting goes on without it
     step.notice(Level.INFO, "exit_done", f"exit by {plan.exiting} has ended", market.instrument.id)
     plan.exiting = ""
     plan.take = False
+
+
+def judge_intent(step: Step, market: Market) -> None:
+    """A wish is done when less than the smallest order is missing; then the strategy has the market again."""
+    intent = market.intent
+    if intent is None or abs(intent.target_net - market.position.net) >= market.instrument.min_qty:
+        return
+    market.intent = None
+    step.notice(Level.INFO, "intent_done", f"intent {intent.intent_id} of {intent.who} is done", market.instrument.id)
 
 
 def _cool_down(step: Step, market: Market) -> None:
@@ -329,11 +356,13 @@ def _redeem(step: Step, event: CashMoved) -> None:
     state, market = step.state, _loaded(step, event.instrument, "redemption")
     if market is None:
         return
-    if market.resolved is None:
+    price = market.resolved
+    if price is None:
+        # The account's channel may overtake the market's: money that moved is booked, and what it paid tells the outcome.
         halt(step, "redemption", f"{event.instrument} paid out, but its outcome was never told", 0)
-        return
+        price = market.instrument.payout if (event.amount > 0) is (event.leg is Leg.YES) else 0
     before = market.position.last_trip
-    due = market.position.redeem(market.instrument, event.leg, event.qty, market.resolved, step.now)
+    due = market.position.redeem(market.instrument, event.leg, event.qty, price, step.now)
     if due != event.amount:
         text = f"redemption paid {event.amount} of {due} cash units due"
         step.notice(Level.WARNING, "redemption", text, event.instrument)
@@ -351,9 +380,9 @@ def on_account(step: Step, event: AccountSnapshot) -> None:
     for resting in event.orders:
         _compare_resting(step, resting)
     for order in [o for o in state.orders.values() if o.is_live]:
-        if order.order_id not in listed and order.changed_ns < state.account_asked_ns:
-            if order.status in (Status.OPEN, Status.PENDING_CANCEL):
-                _look_up(step, order, "not in the account's list")
+        missing = order.order_id not in listed and order.changed_ns < state.account_asked_ns
+        if missing and order.status in (Status.OPEN, Status.PENDING_CANCEL):
+            _look_up(step, order, "not in the account's list")
     drift = _compare_holdings(step, event)
     if drift:
         halt(step, "drift", drift, 0)
@@ -402,11 +431,22 @@ def _compare_leg(market: Market, leg: Leg, have: int) -> str:
     if not market.instrument.is_binary:
         differs = have != held.settled + held.pending and not position.pending
         return f"{name}: venue says {have}, our fills make {held.settled + held.pending}" if differs else ""
-    if not position.pending:
-        # While a sale of ours settles, the venue still shows its shares: they are not foreign.
-        position.set_foreign(leg, max(0, have - held.settled - held.pending))
+    position.set_foreign(leg, _foreign(position, leg, have))
     lacks = have < held.settled - held.merging and not position.pending and not market.live
     return f"{name} {leg.value}: venue says {have}, our fills make {held.settled}" if lacks else ""
+
+
+def _foreign(position: Position, leg: Leg, have: int) -> int:
+    """What our fills do not explain of a told holding; while some settle it is known within bounds, and moves no further.
+
+    Until then the venue may show shares that we have sold, and not show those that we have bought.
+    """
+    held = position.held(leg)
+    unexplained = have - held.settled - held.pending
+    fills = [(f.qty, leg_side(f.side, f.leg)) for f in position.pending.values() if f.leg is leg]
+    sold = sum(size for size, side in fills if side is Side.SELL)
+    bought = sum(size for size, side in fills if side is Side.BUY)
+    return max(0, min(max(held.foreign, unexplained - sold), unexplained + bought))
 
 
 def on_account_unknown(step: Step, event: AccountUnknown) -> None:
@@ -441,7 +481,9 @@ def on_timer(step: Step) -> None:
     for market in state.markets.values():
         for order in state.live_orders(market):
             late = step.now - order.changed_ns > timeout
-            if order.status in (Status.PENDING_NEW, Status.PENDING_CANCEL) and late:
+            # An order that takes ends at once: one that is still open has lost its last word.
+            waiting = order.status in (Status.PENDING_NEW, Status.PENDING_CANCEL) or not order.post_only
+            if late and waiting and order.status is not Status.UNKNOWN:
                 on_order(step, order.order_id, What.UNCERTAIN)
                 state.counts.unknown += 1
             if order.status is Status.UNKNOWN:
@@ -451,8 +493,32 @@ def on_timer(step: Step) -> None:
         if market.position.yes.foreign or market.position.no.foreign:
             # What is not ours is worth its mark, and the mark moves without us.
             refresh_exposure(state, market)
+    for market in [m for m in state.markets.values() if m.resolved is not None]:
+        _forget(step, market)
     if not state.account_known and not state.stopping and step.now - state.account_asked_ns >= ACCOUNT_RETRY_NS:
         ask_account(step, "start")
+
+
+def _forget(step: Step, market: Market) -> None:
+    """Drop a market that is over and holds nothing, so that months of markets do not pile up."""
+    state, held = step.state, market.position
+    anything = market.live or held.pending or any((h.settled, h.pending, h.foreign, h.merging) for h in (held.yes, held.no))
+    if anything or step.now - market.mark_ns < FORGET_NS:
+        return
+    instrument = market.instrument
+    for groups, key in ((state.events, instrument.event_id), (state.clusters, instrument.cluster)):
+        if key in groups:
+            groups[key].remove(instrument.id)
+            if not groups[key]:
+                del groups[key]
+    for name, since in market.refusals.items():
+        state.refused[name.partition(" ")[2]].ns += step.now - since
+    state.gross -= market.worst
+    state.reserved -= market.reserved
+    for order_id in [i for i, o in state.orders.items() if o.instrument == instrument.id]:
+        del state.orders[order_id]
+    state.recent = [i for i in state.recent if i in state.orders]
+    del state.markets[instrument.id]
 
 
 def _merge(step: Step, market: Market) -> None:

@@ -213,9 +213,12 @@ def on_failed(step: Step, event: SignalsFailed) -> None:
 
 
 def on_skipped(step: Step, event: SignalsSkipped) -> None:
-    """Nobody was asked: no failure, and the markets keep their turn."""
+    """Nobody was asked: no failure, and the markets keep their turn, those too that were only due by a trigger."""
     slow = step.state.slow
     if event.request_id == slow.pending:
+        for market in [step.state.markets[i] for i in slow.markets if i in step.state.markets]:
+            if not slow.fallback and _age(market, step.now) < step.state.params.signals.refresh_ns:
+                market.trigger = market.trigger or "asked again"
         slow.pending, slow.markets = "", []
         if slow.fallback:
             slow.probe_ns = step.now + slow.probe_gap_ns

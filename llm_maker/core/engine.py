@@ -77,6 +77,8 @@ from llm_maker.core.values import NS_PER_S, Instrument, Mode, Side, to_cash_up
 SNAPSHOT_RETRY_NS = 5 * NS_PER_S
 MAX_CLOCK_STEP_NS = NS_PER_S
 SLOW_TIMER_NS = NS_PER_S
+MAX_WAITING = 100
+"""Intents that may wait for `approve`."""
 _DEPTH_LEVELS = 3
 
 
@@ -309,7 +311,7 @@ def _on_resolved(step: Step, event: MarketResolved) -> None:
     market = step.state.markets.get(event.instrument)
     if market is not None:
         market.resolved = event.price
-        market.mark = float(event.price)
+        market.mark, market.mark_ns = float(event.price), step.now
         market.exit_plan = None
         market.intent = None
         requote(step, market)
@@ -395,6 +397,9 @@ def _on_started(step: Step, event: Started) -> None:
     state.counts.started_ns = step.now
     for venue in state.venues.values():
         venue.heard_ns = step.now
+    for market in state.markets.values():
+        # What the venue said while we were away is missing: a book of the last session may be hours old.
+        market.book.lose(step.now, "restart")
     for order in [o for o in state.orders.values() if o.is_live]:
         account.on_order(step, order.order_id, What.UNCERTAIN)
     account.ask_account(step, "start")
@@ -431,6 +436,7 @@ def _operate_market(step: Step, market: Market, event: OperatorActed) -> None:
         case Verb.RESUME:
             market.operator_mode = Mode.ACTIVE
         case Verb.FLATTEN:
+            market.operator_mode = Mode.REDUCE_ONLY
             losses.flatten(step, market, take=event.take)
         case Verb.CANCEL_ALL:
             market.operator_mode = Mode.HALTED
@@ -449,9 +455,7 @@ def _operate_all(step: Step, event: OperatorActed) -> None:
             state.operator_mode = Mode.REDUCE_ONLY
         case Verb.RESUME:
             state.operator_mode = Mode.ACTIVE
-            for name in [n for n, h in state.halts.items() if h.until_ns == 0]:
-                del state.halts[name]
-            state.risk.high_water = account.equity(state)
+            losses.lift_halts(step)
         case Verb.FLATTEN:
             state.operator_mode = Mode.REDUCE_ONLY
             for market in state.markets.values():
@@ -482,6 +486,9 @@ def _on_intent(step: Step, event: IntentReceived) -> None:
     size = abs(event.target_net - market.position.net)
     worth = to_cash_up(market.instrument, size * (market.instrument.payout or round(market.mark)))
     if 0 < state.params.risk.approve_above < worth:
+        if len(state.intents) >= MAX_WAITING and event.intent_id not in state.intents:
+            step.notice(Level.WARNING, "approve", f"intent {event.intent_id} dropped: {MAX_WAITING} wait already", event.instrument)
+            return
         state.intents[event.intent_id] = intent
         text = f"intent {event.intent_id} of {event.who} waits for `approve {event.intent_id}`"
         step.notice(Level.WARNING, "approve", text, event.instrument)
@@ -490,11 +497,12 @@ def _on_intent(step: Step, event: IntentReceived) -> None:
 
 
 def _start_intent(step: Step, intent: Intent | None) -> None:
-    if intent is None:
-        step.notice(Level.WARNING, "approve", "there is no such intent waiting")
+    market = step.state.markets.get(intent.instrument) if intent is not None else None
+    if intent is None or market is None:
+        step.notice(Level.WARNING, "approve", "there is no such intent waiting, or its market is gone")
         return
-    market = step.state.markets[intent.instrument]
     market.intent = intent
+    account.judge_intent(step, market)
     requote(step, market)
 
 

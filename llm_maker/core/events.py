@@ -309,7 +309,7 @@ class CashKind(StrEnum):
 
 
 class CashMoved(Event, frozen=True, tag=True):
-    """Money that is not a fill: `amount` is signed, plus is ours. A redemption names the shares it burned."""
+    """Money that is not a fill: `amount` is signed, plus is ours. A redemption names the shares it burned (linear: signed)."""
 
     kind: CashKind
     amount: int
@@ -375,7 +375,10 @@ class SignalsReceived(Event, frozen=True, tag=True):
 
 
 class SignalsFailed(Event, frozen=True, tag=True):
-    """No valid answer: timeout, connection, auth, billing, rate_limit, overload, malformed, truncated, refusal, bad_request, budget."""
+    """No valid answer.
+
+    Why: timeout, connection, auth, billing, rate_limit, overload, malformed, truncated, refusal, bad_request, budget.
+    """
 
     request_id: str
     decision_id: str

@@ -11,7 +11,7 @@ from llm_maker.core.exits import judge
 from llm_maker.core.quote import start_exit
 from llm_maker.core.state import Market
 from llm_maker.core.step import Step
-from llm_maker.core.values import CASH_PER_USD, NS_PER_S, Mode
+from llm_maker.core.values import CASH_PER_USD, NS_PER_S
 
 DAY_NS = 86_400 * NS_PER_S
 _EPOCH_WEEKDAY = 3
@@ -48,6 +48,17 @@ def judge_losses(step: Step) -> None:
     _limit(step, "drawdown", risk.high_water - now_equity, limits.max_drawdown_ratio * bank, FOREVER)
 
 
+def lift_halts(step: Step) -> None:
+    """A person resumes: halts that waited for one end, and a limit that had been passed is counted from here."""
+    state, risk = step.state, step.state.risk
+    for name in [n for n, h in state.halts.items() if h.until_ns == FOREVER]:
+        del state.halts[name]
+        if name == "drawdown":
+            risk.high_water = equity(state)
+        elif name == "monthly_loss":
+            risk.month_base = equity(state)
+
+
 def _limit(step: Step, name: str, loss: int, limit: float, until_ns: int) -> None:
     if loss > limit > 0:
         text = f"{name.replace('_', ' ')} ${loss / CASH_PER_USD:.2f} is over ${limit / CASH_PER_USD:.2f}"
@@ -67,14 +78,18 @@ def _month(day: int) -> int:
 def judge_exit(step: Step, market: Market) -> None:
     """Start an exit where the plan says so, also in place of a slower one; only a trusted book's mid is believed."""
     plan = market.exit_plan
-    if plan is None or not market.book.trusted or market.mark <= 0 or market.position.net == 0:
+    # Dust: no order may be as small, and an exit that cannot trade would keep the market from being quoted.
+    dust = abs(market.position.net) < market.instrument.min_qty
+    if plan is None or not market.book.trusted or market.mark <= 0 or dust:
         return
     reason = judge(plan, market.position, market.instrument, market.mark, step.state.params.exits, step.now)
     if not reason:
         return
-    market.dirty = True
-    if reason == "stop":
-        market.trigger = "stop"
+    if abs(market.position.net - plan.goal_net) < market.instrument.min_qty:
+        plan.exiting = ""  # dust cannot be sold: ordinary quoting absorbs it
+        return
+    market.dirty, market.intent = True, None
+    _overrule(market, reason)
     step.notice(
         Level.WARNING if reason == "stop" else Level.INFO,
         f"exit_{reason}",
@@ -83,14 +98,22 @@ def judge_exit(step: Step, market: Market) -> None:
     )
 
 
+def _overrule(market: Market, reason: str) -> None:
+    """What the market has shown outweighs the opinion that built the position: it must not be built again at once."""
+    if reason == "stop":
+        market.opinion = None
+        market.trigger = "stop"
+    elif market.opinion is not None:
+        market.opinion.target_net = None
+
+
 def _entry(market: Market) -> str:
     average = market.position.avg_price
     return "none" if average is None else f"{market.instrument.usd_price(average):.4f}"
 
 
 def flatten(step: Step, market: Market, *, take: bool) -> None:
-    """The operator wants out of a market: reduce only, and cross at once where he said so."""
-    market.operator_mode = Mode.REDUCE_ONLY
+    """The operator, who has made it reduce-only, wants out of a market: cross at once where he said so."""
     market.dirty = True
     if market.position.net:
         start_exit(step, market, "operator", 0, take=take)

@@ -1,4 +1,4 @@
-"""Frozen numbers the core is tuned by, in core units (ns, cash, ppm, ratios). `config.py` makes them from people's units.
+"""Frozen numbers the core is tuned by, in core units (ns, cash, ppm, ratios). `tuning.py` makes them from people's units.
 
 Quantities are given in `qty_milli` (thousandths of a share) because instruments differ in their finest unit; `qty` converts.
 """

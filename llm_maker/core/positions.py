@@ -265,10 +265,15 @@ class Position(msgspec.Struct):
     def redeem(self, instrument: Instrument, leg: Leg, qty: int, payout_price: int, now: int = 0) -> int:
         """Burn `qty` shares of a resolved leg for cash, which is returned; a sale at the price of the outcome.
 
-        `payout_price` is what one YES share pays (as in `MarketResolved`), whichever leg is burned; price units.
+        `payout_price` is what one YES share pays (as in `MarketResolved`), whichever leg is burned; price units. A linear
+        position is closed at the price of its end; `qty` is signed there, minus for a short one.
         """
-        assert instrument.is_binary and qty > 0, "only shares are redeemed"
-        side = leg_side(Side.SELL, leg)
+        assert qty > 0 or not instrument.is_binary, "shares that are there are redeemed"
+        side = leg_side(Side.SELL, leg) if qty > 0 else Side.BUY
+        if not instrument.is_binary:
+            gained, _, _ = self._book(instrument, side, payout_price, abs(qty), fee=0, now=now, why=("settled", ""))
+            self.yes.move(-qty)
+            return self._pay(instrument, side, leg, payout_price, abs(qty), gained=gained)
         gained, _, _ = self._book(instrument, side, payout_price, qty, fee=0, now=now, why=("redemption", ""))
         cash = self._pay(instrument, side, leg, payout_price, qty, gained=gained)
         self.held(leg).move(-qty)

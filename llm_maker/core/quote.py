@@ -95,7 +95,8 @@ def _toxicity(market: Market) -> float:
 def _targets(step: Step, market: Market, opinion: View, allowed: risk.Gate) -> list[QuoteTarget]:
     plan = market.exit_plan
     market.own.note = ""
-    if opinion.exit and market.position.net and plan is not None and not plan.exiting:
+    sellable = abs(market.position.net) >= market.instrument.min_qty
+    if opinion.exit and sellable and plan is not None and not plan.exiting:
         start_exit(step, market, "signal", 0)
     if plan is not None and plan.exiting:
         wanted = PositionTarget(plan.goal_net, Urgency.TOUCH, f"exit: {plan.exiting}")
@@ -104,6 +105,7 @@ def _targets(step: Step, market: Market, opinion: View, allowed: risk.Gate) -> l
         wanted = PositionTarget(market.intent.target_net, Urgency.TOUCH, f"intent {market.intent.intent_id}")
         return _position_quotes(market, wanted)
     if allowed.mode is Mode.REDUCE_ONLY and market.position.net == 0:
+        market.own.note = allowed.name
         return []
     if opinion.silent:
         market.own.note = "low confidence"
@@ -154,7 +156,8 @@ def _settle(step: Step, market: Market, targets: list[QuoteTarget], allowed: ris
         step.cancel(order, reason)
     refusals = []
     for target in sorted(plan.place, key=lambda t: _need(market, t)):
-        refused = step.quote(market, target, allowed, opinion.decision_id)
+        waiting = step.now < market.held_off.get(target.side.name.lower(), 0)
+        refused = "venue refused" if waiting else step.quote(market, target, allowed, opinion.decision_id)
         if refused:
             refusals.append(f"{target.side.name.lower()} {refused}")
     return refusals
@@ -170,12 +173,15 @@ def _need(market: Market, target: QuoteTarget) -> tuple[bool, int]:
 
 
 def start_exit(step: Step, market: Market, reason: str, goal_net: int, *, take: bool = False) -> None:
-    """Begin to leave a position; the adding side goes at the next requote, which the caller has made due."""
+    """Begin to leave a position, unless less than the smallest order is left of it; the next requote does the work."""
+    if abs(market.position.net - goal_net) < market.instrument.min_qty:
+        return
     plan = market.exit_plan
     if plan is None:
         plan = market.exit_plan = arm(market.position, step.state.params.exits, step.now)
     begin(plan, reason, step.now, goal_net)
     plan.take = take
+    market.intent = None
     market.dirty = True
 
 
@@ -194,7 +200,9 @@ def _take(step: Step, market: Market, plan: ExitPlan, allowed: risk.Gate) -> lis
     """Cross once what still rests is gone: visible quantity only, never beyond the slippage limit."""
     live = step.state.live_orders(market)
     if live:
-        step.withdraw(market, "exit takes")
+        if all(o.post_only for o in live):
+            # An order that takes ends by itself: to cancel it could only race its own fills.
+            step.withdraw(market, "exit takes")
         return []
     missing = plan.goal_net - market.position.net
     side = Side.BUY if missing > 0 else Side.SELL

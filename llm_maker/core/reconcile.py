@@ -1,4 +1,6 @@
-"""From wanted quotes to the fewest messages. In: targets and our orders that are not final. Out: orders to cancel, targets to place.
+"""From wanted quotes to the fewest messages.
+
+In: targets and our orders that are not final. Out: orders to cancel, targets to place.
 
 An order within tolerance keeps its place in the queue; cancels come first; a side with any order still in flight, in cancel or
 UNKNOWN gets no second one, so that nothing of ours is ever doubled. Compares YES price, side and quantity, never the leg. No I/O.

@@ -7,6 +7,7 @@ Knows no strategy and sends nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import msgspec
@@ -28,25 +29,26 @@ class Gate(msgspec.Struct, frozen=True):
 
     name: str
     mode: Mode
-    text: str
+    words: str
+    numbers: tuple[str | float, ...] = ()
+    """What belongs into the braces of `words`; put there only when somebody reads."""
     pull: bool = False
     """The market's data cannot be trusted or an event is on: nothing may rest, whatever the mode."""
+
+    @property
+    def text(self) -> str:
+        return self.words.format(*self.numbers) if self.numbers else self.words
 
 
 GateRule = Callable[[State, Market, Venue], Gate]
 
 
-def _ok(name: str, text: str = "") -> Gate:
-    return Gate(name, Mode.ACTIVE, text)
+def _ok(name: str, words: str = "", *numbers: str | float) -> Gate:
+    return Gate(name, Mode.ACTIVE, words, numbers)
 
 
 def _seconds(ns: int) -> str:
     return f"{ns / NS_PER_S:.1f}s"
-
-
-def _top(market: Market) -> str:
-    price, book = market.instrument.usd_price, market.book
-    return f"bid {price(book.best_bid):g} ask {price(book.best_ask):g}"
 
 
 def gate_account(state: State, market: Market, venue: Venue) -> Gate:
@@ -57,7 +59,9 @@ def gate_account(state: State, market: Market, venue: Venue) -> Gate:
 
 def gate_mode(state: State, market: Market, venue: Venue) -> Gate:
     mode = state.mode
-    return Gate("mode", mode, state.mode_text() or mode.value, pull=mode is Mode.HALTED)
+    if mode is Mode.ACTIVE:
+        return _ok("mode", "active")
+    return Gate("mode", mode, state.mode_text(), pull=mode is Mode.HALTED)
 
 
 def gate_venue(state: State, market: Market, venue: Venue) -> Gate:
@@ -65,37 +69,36 @@ def gate_venue(state: State, market: Market, venue: Venue) -> Gate:
         return Gate("venue", Mode.HALTED, f"{venue.name} is down: {venue.down_reason}", pull=True)
     if venue.regime in (Regime.CANCEL_ONLY, Regime.RESTART, Regime.CLOSED):
         return Gate("venue", Mode.HALTED, f"{venue.name} is in {venue.regime.value}", pull=True)
-    return _ok("venue", f"{venue.name} up, {venue.regime.value}")
+    return _ok("venue", "{} up, {}", venue.name, venue.regime)
 
 
 def gate_silence(state: State, market: Market, venue: Venue) -> Gate:
-    silence = state.now - venue.heard_ns
-    text = f"last word of {venue.name} {_seconds(silence)} ago, limit {_seconds(state.params.risk.max_silence_ns)}"
-    stale = silence > state.params.risk.max_silence_ns
-    return Gate("silence", Mode.HALTED, text, pull=True) if stale else _ok("silence", text)
+    silence, limit = state.now - venue.heard_ns, state.params.risk.max_silence_ns
+    words, numbers = "last word of {} {:.1f}s ago, limit {:.1f}s", (venue.name, silence / NS_PER_S, limit / NS_PER_S)
+    stale = silence > limit
+    return Gate("silence", Mode.HALTED if stale else Mode.ACTIVE, words, numbers, pull=stale)
 
 
 def gate_lag(state: State, market: Market, venue: Venue) -> Gate:
-    text = f"feed lag {_seconds(venue.lag.lag_ns)}, limit {_seconds(state.params.risk.max_feed_lag_ns)}"
-    if venue.lagging:
-        return Gate("lag", Mode.HALTED, text, pull=True)
-    if state.delayed_ns and venue.heard_ns <= state.delayed_ns:
+    if state.delayed_ns and venue.heard_ns <= state.delayed_ns and not venue.lagging:
         return Gate("lag", Mode.HALTED, "our loop was late and nothing newer has come since", pull=True)
-    return _ok("lag", text)
+    numbers = venue.lag.lag_ns / NS_PER_S, state.params.risk.max_feed_lag_ns / NS_PER_S
+    mode = Mode.HALTED if venue.lagging else Mode.ACTIVE
+    return Gate("lag", mode, "feed lag {:.1f}s, limit {:.1f}s", numbers, pull=venue.lagging)
 
 
 def gate_book(state: State, market: Market, venue: Venue) -> Gate:
-    book = market.book
+    book, price = market.book, market.instrument.usd_price
     if not book.trusted:
         return Gate("book", Mode.HALTED, f"no trusted book: {book.gap_reason or 'no snapshot yet'}", pull=True)
     age = state.now - book.changed_ns
     if age > state.params.risk.max_book_age_ns and market.last_trade_ns > book.changed_ns:
         return Gate("book", Mode.HALTED, f"trades print but the book is {_seconds(age)} old", pull=True)
     if book.best_bid and book.best_ask and book.best_bid >= book.best_ask:
-        return Gate("book", Mode.HALTED, f"crossed: {_top(market)}", pull=True)
+        return Gate("book", Mode.HALTED, "crossed: bid {:g} ask {:g}", (price(book.best_bid), price(book.best_ask)), pull=True)
     if book.best_bid == 0 and book.best_ask == 0:
         return Gate("book", Mode.HALTED, "empty on both sides", pull=True)
-    return _ok("book", f"{_top(market)}, {_seconds(age)} old")
+    return _ok("book", "bid {:g} ask {:g}, {:.1f}s old", price(book.best_bid), price(book.best_ask), age / NS_PER_S)
 
 
 def gate_resolution(state: State, market: Market, venue: Venue) -> Gate:
@@ -108,10 +111,10 @@ def gate_resolution(state: State, market: Market, venue: Venue) -> Gate:
         mode = Mode.REDUCE_ONLY if risk.live else Mode.ACTIVE
         return Gate("resolution", mode, "end time unknown")
     left = instrument.end_ns - state.now
-    text = f"{left / NS_PER_S / 3600:.1f}h to the end"
+    words, numbers = "{:.1f}h to the end", (left / NS_PER_S / 3600,)
     if left < risk.resolution_pull_ns:
-        return Gate("resolution", Mode.HALTED, text, pull=True)
-    return Gate("resolution", Mode.REDUCE_ONLY if left < risk.resolution_reduce_ns else Mode.ACTIVE, text)
+        return Gate("resolution", Mode.HALTED, words, numbers, pull=True)
+    return Gate("resolution", Mode.REDUCE_ONLY if left < risk.resolution_reduce_ns else Mode.ACTIVE, words, numbers)
 
 
 def gate_schedule(state: State, market: Market, venue: Venue) -> Gate:
@@ -122,7 +125,7 @@ def gate_schedule(state: State, market: Market, venue: Venue) -> Gate:
     away = start - state.now
     if abs(away) < state.params.risk.event_window_ns:
         return Gate("schedule", Mode.HALTED, f"the event starts in {_seconds(away)}", pull=True)
-    return _ok("schedule", f"starts in {_seconds(away)}")
+    return _ok("schedule", "starts in {:.1f}s", away / NS_PER_S)
 
 
 def gate_pull(state: State, market: Market, venue: Venue) -> Gate:
@@ -130,10 +133,10 @@ def gate_pull(state: State, market: Market, venue: Venue) -> Gate:
     if left > 0:
         return Gate("pull", Mode.HALTED, f"{market.pull_reason}: out for {_seconds(left)} more", pull=True)
     ratio, risk = market.estimators.volatility_ratio, state.params.risk
-    text = f"volatility {ratio:.1f}x its usual, widen at {risk.volatility_widen_ratio:g}x, pull at {risk.volatility_pull_ratio:g}x"
-    if ratio > risk.volatility_pull_ratio:
-        return Gate("pull", Mode.HALTED, text, pull=True)
-    return _ok("pull", text)
+    stormy = ratio > risk.volatility_pull_ratio
+    words = "volatility {:.1f}x its usual, widen at {:g}x, pull at {:g}x"
+    numbers = (ratio, risk.volatility_widen_ratio, risk.volatility_pull_ratio)
+    return Gate("pull", Mode.HALTED if stormy else Mode.ACTIVE, words, numbers, pull=stormy)
 
 
 def gate_market(state: State, market: Market, venue: Venue) -> Gate:
@@ -155,9 +158,8 @@ def gate_cooldown(state: State, market: Market, venue: Venue) -> Gate:
 def gate_positions(state: State, market: Market, venue: Venue) -> Gate:
     limit = state.params.risk.max_open_positions
     held = open_positions(state)
-    if held >= limit and market.position.net == 0:
-        return Gate("positions", Mode.REDUCE_ONLY, f"{held} markets held, limit {limit}")
-    return _ok("positions", f"{held} markets held, limit {limit}")
+    full = held >= limit and market.position.net == 0
+    return Gate("positions", Mode.REDUCE_ONLY if full else Mode.ACTIVE, "{} markets held, limit {}", (held, limit))
 
 
 GATES: tuple[GateRule, ...] = (
@@ -249,10 +251,7 @@ def _fit(state: State, market: Market, target: QuoteTarget, allowed: Gate) -> tu
         return market.instrument.floor_qty(target.qty), ""
     room, reason = _room(state, market, target)
     fitted = min(target.qty, reducing) + min(adding, room)
-    floor = market.instrument.floor_qty(fitted)
-    if floor < market.instrument.min_qty <= target.qty and reducing >= market.instrument.min_qty:
-        floor = market.instrument.floor_qty(min(target.qty, reducing))
-    return floor, reason if room < adding else ""
+    return market.instrument.floor_qty(fitted), reason if room < adding else ""
 
 
 def _reducible(market: Market, side: Side) -> int:
@@ -260,32 +259,44 @@ def _reducible(market: Market, side: Side) -> int:
     return max(0, -side * market.position.net)
 
 
+def reducible(state: State, market: Market, side: Side) -> int:
+    """The same beside our other live orders: what they already reduce is not reduced twice."""
+    return max(0, _reducible(market, side) - _resting(state, market, side))
+
+
+def _resting(state: State, market: Market, side: Side) -> int:
+    return sum(o.remaining for o in state.live_orders(market) if o.side is side)
+
+
 def _room(state: State, market: Market, target: QuoteTarget) -> tuple[int, str]:
     """How much quantity beyond flat this side may add, by the tightest cap, with nothing else of this market resting on it."""
-    instrument, risk = market.instrument, state.params.risk
-    _, limit = sizes(state.params, instrument, market.mark)
+    _, limit = sizes(state.params, market.instrument, market.mark)
     beyond = max(0, target.side * market.position.net)
     room, reason = max(0, limit - beyond), "position cap"
-    unit = target.price if target.side is Side.BUY else instrument.payout - target.price
-    if not instrument.is_binary:
-        unit = int(target.price * risk.linear_stress_ratio) or 1
-    for name, cash in _cash_rooms(state, market, target):
+    unit = _unit_loss(state, market, target.side, target.price)
+    for name, cash in _cash_rooms(state, market):
         fits = _qty_for(market, cash, unit)
         if fits < room:
             room, reason = fits, name
     return room, reason
 
 
-def _cash_rooms(state: State, market: Market, target: QuoteTarget) -> list[tuple[str, int]]:
+def _unit_loss(state: State, market: Market, side: Side, price: int) -> int:
+    """Price units that one unit of new exposure loses at worst: the token's own price, or the stress move of a linear one."""
+    instrument = market.instrument
+    if instrument.is_binary:
+        return price if side is Side.BUY else instrument.payout - price
+    return math.ceil(max(price, market.mark) * state.params.risk.linear_stress_ratio)
+
+
+def _cash_rooms(state: State, market: Market) -> list[tuple[str, int]]:
     """What every money cap leaves for this side of this market, its own resting orders there left out."""
     risk = state.params.risk
     base = worst_loss(state.params, market, 0, 0, 0, 0)
     others = state.gross - market.worst
     opinion = acting(state, market)
     share = _PRIORITY_SHARE[opinion.signal.priority.value] if opinion else 1.0
-    group = _event_loss(state, market)
-    cluster = sum(state.markets[m].worst for m in state.clusters.get(market.instrument.cluster, []))
-    cluster -= market.worst if market.instrument.cluster else 0
+    group, cluster = _event_loss(state, market), _cluster_loss(state, market)
     free = state.cash - (state.reserved - market.reserved) - int(risk.free_cash_ratio * risk.bankroll)
     rooms = [
         ("order cap", risk.max_order_cost),
@@ -297,6 +308,12 @@ def _cash_rooms(state: State, market: Market, target: QuoteTarget) -> list[tuple
     if market.instrument.is_binary:
         rooms.append(("free cash", free))
     return rooms
+
+
+def _cluster_loss(state: State, market: Market) -> int:
+    """Sum of the worst cases of the other markets that move together with this one."""
+    members = state.clusters.get(market.instrument.cluster, []) if market.instrument.cluster else []
+    return sum(state.markets[m].worst for m in members if m != market.instrument.id)
 
 
 def _event_loss(state: State, market: Market) -> int:
@@ -351,23 +368,26 @@ def _crosses(market: Market, side: Side, price: int) -> bool:
 
 
 def _fat_finger(state: State, market: Market, command: PlaceOrder) -> bool:
-    """An adding order priced through fair by more than the band, or larger than any of ours may be."""
-    risk, fair = state.params.risk, market.estimators.fair
+    """A price through fair by more than the band; an exit is measured from the mark, as its slippage limit is.
+
+    The percentage is of the cheaper token, so that a mirrored market has the mirrored band. Sizes are the caps' business.
+    """
+    risk, instrument, fair = state.params.risk, market.instrument, market.estimators.fair
     if fair <= 0:
         return True
-    through = command.side * (command.price - fair)
-    tick = market.instrument.tick_at(command.price)
-    band = max(risk.fat_finger_ticks * tick, risk.fat_finger_ratio * fair)
+    worth = min(fair, instrument.payout - fair) if instrument.is_binary else fair
+    band = max(risk.fat_finger_ticks * instrument.tick_at(command.price), risk.fat_finger_ratio * worth)
     if command.reduce_only:
-        return through > max(band, risk.exit_max_slippage_ratio * market.instrument.payout)
-    return through > band
+        slip = risk.exit_max_slippage_ratio * (instrument.payout or market.mark)
+        return command.side * (command.price - market.mark) > max(band, slip)
+    return command.side * (command.price - fair) > band
 
 
 def _limits(state: State, market: Market, command: PlaceOrder, allowed: Gate) -> str:
     """Caps with this order resting beside all the others; what truly reduces passes."""
     instrument, risk = market.instrument, state.params.risk
-    same = sum(o.remaining for o in state.live_orders(market) if o.side is command.side)
-    reducing = max(0, _reducible(market, command.side) - same)
+    same = _resting(state, market, command.side)
+    reducing = reducible(state, market, command.side)
     if command.qty <= reducing:
         return ""
     if command.reduce_only or allowed.mode is Mode.REDUCE_ONLY:
@@ -375,9 +395,10 @@ def _limits(state: State, market: Market, command: PlaceOrder, allowed: Gate) ->
     _, limit = sizes(state.params, instrument, market.mark)
     if max(0, command.side * market.position.net + same + command.qty) > limit:
         return "position cap"
-    cost = order_cash(instrument, command, command.qty)
-    if cost > risk.max_order_cost:
+    adding = command.qty - reducing
+    if to_cash_up(instrument, _unit_loss(state, market, command.side, command.price) * adding) > risk.max_order_cost:
         return "order cap"
+    cost = order_cash(instrument, command, adding)
     if cost and state.cash - state.reserved - cost < int(risk.free_cash_ratio * risk.bankroll):
         return "free cash"
     added = _worst_with(state, market, command) - market.worst
@@ -387,6 +408,8 @@ def _limits(state: State, market: Market, command: PlaceOrder, allowed: Gate) ->
         return "gross cap"
     if _event_loss(state, market) + market.worst + added > int(risk.event_ratio * risk.bankroll):
         return "event cap"
+    if _cluster_loss(state, market) + market.worst + added > int(risk.cluster_ratio * risk.bankroll):
+        return "cluster cap"
     return ""
 
 

@@ -78,6 +78,8 @@ class Market(msgspec.Struct):
     cautious_until: int = 0
     """After a pull: twice the half-spread until then."""
     cooldown_until: int = 0
+    held_off: dict[str, int] = msgspec.field(default_factory=dict)
+    """Side -> until when no new order of it is sent, because the venue refused the last one."""
     stops_day: int = 0
     stops: int = 0
     last_trade_ns: int = 0
@@ -294,7 +296,8 @@ def reserved_shares(state: State, market: Market, leg: Leg) -> int:
 def refresh_exposure(state: State, market: Market) -> None:
     """Recompute the market's cached worst case and reserved cash after its orders or position changed.
 
-    Binary, in price x quantity units: NO wins -> `-cost - sum(bids q p)`; YES wins -> `net payout - cost - sum(asks q (payout - p))`.
+    Binary, in price x quantity units: NO wins -> `-cost - sum(bids q p)`;
+    YES wins -> `net payout - cost - sum(asks q (payout - p))`.
     Linear: the larger side's quantity times the mark times the stress ratio. Foreign holdings count at their mark.
     """
     instrument, position = market.instrument, market.position

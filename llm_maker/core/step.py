@@ -48,7 +48,7 @@ class Step:
 
     def quote(self, market: Market, target: QuoteTarget, allowed: risk.Gate, decision_id: str) -> str:
         """Place a post-only order for a target; why not, or an empty string."""
-        reducing = target.qty <= max(0, -target.side * market.position.net)
+        reducing = target.qty <= risk.reducible(self.state, market, target.side)
         return self._send(market, target, allowed, decision_id, reduce_only=reducing, crossing=False)
 
     def cross(self, market: Market, target: QuoteTarget, allowed: risk.Gate) -> str:

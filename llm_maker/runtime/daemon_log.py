@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from llm_maker.core.commands import Level, Notice
-from llm_maker.runtime.logs import LineLog, iso
+from llm_maker.runtime.line_log import LineLog, iso
 
 _ORDER = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 _MAX_BYTES = 64 << 20
@@ -26,7 +26,7 @@ class DaemonLog:
     """structlog rendering JSON into a file; `say` shows lines at or above `level` to a person."""
 
     def __init__(self, path: Path, secrets: Sequence[str], level: str, show: Callable[[str], None]) -> None:
-        self._file = LineLog(path, _MAX_BYTES)
+        self._file = LineLog(path, _MAX_BYTES, show)
         self._secrets = [s for s in secrets if len(s) >= _MIN_SECRET]
         self._level = _ORDER[level]
         self._show = show

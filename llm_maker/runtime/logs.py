@@ -7,9 +7,7 @@ analyst. Nothing here decides anything.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,57 +15,20 @@ import msgspec
 
 from llm_maker.core import events as e
 from llm_maker.core.account import equity, exit_equity
-from llm_maker.core.commands import (
-    AnyCommand,
-    CancelOrder,
-    MarketBrief,
-    MergeSets,
-    Notice,
-    PlaceOrder,
-    RequestSignals,
-)
+from llm_maker.core.agenda import portfolio
+from llm_maker.core.commands import AnyCommand, CancelOrder, MarketBrief, MergeSets, Notice, PlaceOrder, RequestSignals
 from llm_maker.core.quote import effective
 from llm_maker.core.signals import market_x
 from llm_maker.core.state import Market, State
 from llm_maker.core.values import NS_PER_S, Instrument, Leg, Side, expit, leg_price, leg_side, usd
 from llm_maker.runtime.ledger import Ledger
+from llm_maker.runtime.line_log import LineLog, iso
 from llm_maker.runtime.rows import CashRow, DecisionRow, EquityRow, FillRow, RiskRow, Row, Scope, SettleRow, TripRow
 
 EQUITY_NS = 60 * NS_PER_S
 MAX_REQUESTS = 64
 Facts = Callable[[str], dict[str, Any]]
 """Request id -> latency_ms, tokens, ... of the call; empty where there was none."""
-
-
-def iso(ts: int) -> str:
-    """Market time as ISO 8601 UTC with milliseconds."""
-    moment = datetime.fromtimestamp(ts // NS_PER_S, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ts % NS_PER_S // 1_000_000:03d}Z"
-
-
-class LineLog:
-    """A JSONL file, appended whole lines at a time; at `max_bytes` the file becomes `.1` (one is kept)."""
-
-    def __init__(self, path: Path, max_bytes: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self._max = path, max_bytes
-        self._open()
-
-    def _open(self) -> None:
-        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._size = os.fstat(self._fd).st_size
-
-    def write(self, lines: Sequence[bytes]) -> None:
-        data = b"".join(line + b"\n" for line in lines)
-        if self._size and self._size + len(data) > self._max:
-            os.close(self._fd)
-            self.path.replace(self.path.with_name(self.path.name + ".1"))
-            self._open()
-        os.write(self._fd, data)
-        self._size += len(data)
-
-    def close(self) -> None:
-        os.close(self._fd)
 
 
 class Recorder:
@@ -83,41 +44,61 @@ class Recorder:
         simulated: bool,
         facts: Facts = lambda request_id: {},
         on_notice: Callable[[int, Notice], None] = lambda ts, notice: None,
+        on_failure: Callable[[str], None] = lambda reason: None,
         max_bytes: int = 64 << 20,
     ) -> None:
         self._state, self._scope, self._ledger, self._facts = state, scope, ledger, facts
         self._on_notice = on_notice
         self._tags = {"account": state.account, "venue": scope.venue, "mode": scope.mode, "simulated": simulated}
-        self._executions = LineLog(logs / "executions.jsonl", max_bytes)
-        self._decisions = LineLog(logs / "llm_decisions.jsonl", max_bytes)
+        self._executions = LineLog(logs / "executions.jsonl", max_bytes, on_failure)
+        self._decisions = LineLog(logs / "llm_decisions.jsonl", max_bytes, on_failure)
         self._requests: dict[str, RequestSignals] = {}
         self._cash, self._fills = state.cash, state.counts.fills
         self._equity_ns = 0
         self.quiet = False
-        """True while a restart catches up: rows are made, lines are not, because they were written before."""
+        """True while a restart catches up: rows are made, lines are not, because they were written before; then `speak`."""
+        self._latest: tuple[int, e.Event, list[AnyCommand]] | None = None
 
     def record(self, seq: int, ts: int, event: e.Event, commands: list[AnyCommand]) -> None:
         """One step: lines for what was ordered and filled, rows for what the ledger keeps."""
         rows = self._rows(ts, event)
         if rows and self._ledger is not None:
             self._ledger.append(self._scope, seq, ts, rows, wait=self.quiet)
+        repeated = isinstance(event, e.OrderFilled) and self._state.counts.fills == self._fills
         self._cash, self._fills = self._state.cash, self._state.counts.fills
+        self._requests.update({c.request_id: c for c in commands if isinstance(c, RequestSignals)})
+        for request_id in list(self._requests)[:-MAX_REQUESTS]:
+            del self._requests[request_id]
         if self.quiet:
+            self._latest = (ts, event, commands)
             return
-        self._decision(ts, event)
-        lines = [self._encode(ts, line) for line in self._event_lines(event)]
         for command in commands:
-            line = self._command_line(command)
-            if line:
-                lines.append(self._encode(ts, line))
             if isinstance(command, Notice):
                 self._on_notice(ts, command)
-                if command.code in ("fallback", "fallback_over"):
-                    self._decide(ts, {"outcome": command.code, "note": command.text})
-            elif isinstance(command, RequestSignals):
-                self._remember(command)
-        if lines:
-            self._executions.write(lines)
+        for log, lines in self._lines(ts, event, commands, repeated=repeated):
+            log.write(lines)
+
+    def speak(self) -> None:
+        """End of `quiet`: the kill may have come before the last entry's lines; they are written if they are not there."""
+        self.quiet = False
+        if self._latest is not None:
+            for log, lines in self._lines(*self._latest):
+                if not _same_line(log.last(), lines[-1]):
+                    log.write(lines)
+        self._latest = None
+
+    def _lines(
+        self, ts: int, event: e.Event, commands: list[AnyCommand], *, repeated: bool = False
+    ) -> list[tuple[LineLog, list[bytes]]]:
+        """What one step adds to each log; nothing for a fill that was told before."""
+        decisions = self._decision(event, ts)
+        for command in commands:
+            if isinstance(command, Notice) and command.code in ("fallback", "fallback_over"):
+                decisions.append(self._decide({"outcome": command.code, "note": command.text}))
+        executions = [] if repeated else self._event_lines(event)
+        executions += [line for line in map(self._command_line, commands) if line]
+        made = ((self._decisions, decisions), (self._executions, executions))
+        return [(log, [self._encode(ts, line) for line in lines]) for log, lines in made if lines]
 
     def save_state(self, ts: int) -> None:
         """Leave the totals where `report` finds them; refusals still open are counted up to now."""
@@ -361,63 +342,51 @@ class Recorder:
     def _size(self, instrument_id: str, qty: int) -> float:
         return self._instrument(instrument_id).usd_qty(qty)
 
-    def _remember(self, request: RequestSignals) -> None:
-        self._requests[request.request_id] = request
-        if len(self._requests) > MAX_REQUESTS:
-            del self._requests[next(iter(self._requests))]
-
-    def _decision(self, ts: int, event: e.Event) -> None:
+    def _decision(self, event: e.Event, ts: int) -> list[dict[str, Any]]:
         match event:
             case e.SignalsReceived():
+                facts = {
+                    "decision_id": event.decision_id,
+                    "model": event.model,
+                    "prompt_version": event.prompt_version,
+                    "outcome": "ok",
+                    "signals_simulated": event.simulated,
+                    "signals_invalid": event.invalid,
+                }
                 signals = [self._signal(ts, s, event.request_id) for s in event.signals]
-                self._decide(
-                    ts,
-                    {
-                        "decision_id": event.decision_id,
-                        "model": event.model,
-                        "prompt_version": event.prompt_version,
-                        "outcome": "ok",
-                        "signals_simulated": event.simulated,
-                        "signals_invalid": event.invalid,
-                    },
-                    event.request_id,
-                    signals,
-                    event.cost,
-                )
+                return [self._decide(facts, event.request_id, signals, event.cost)]
             case e.SignalsFailed():
                 facts = {"decision_id": event.decision_id, "outcome": event.reason, "note": event.detail}
-                self._decide(ts, facts, event.request_id, [], event.cost)
+                return [self._decide(facts, event.request_id, [], event.cost)]
             case e.SignalsSkipped():
-                self._decide(ts, {"outcome": f"skipped: {event.reason}"}, event.request_id)
+                return [self._decide({"outcome": f"skipped: {event.reason}"}, event.request_id)]
             case _:
-                return
+                return []
 
     def _decide(
-        self,
-        ts: int,
-        facts: dict[str, Any],
-        request_id: str = "",
-        signals: list[dict[str, Any]] | None = None,
-        cost: int = 0,
-    ) -> None:
+        self, facts: dict[str, Any], request_id: str = "", signals: list[dict[str, Any]] | None = None, cost: int = 0
+    ) -> dict[str, Any]:
         """One line of llm_decisions.jsonl; every line has the same keys."""
         request = self._requests.pop(request_id, None)
         call = self._facts(request_id)
-        line = {
+        return {
             "decision_id": "",
             "model": "",
             "prompt_version": "",
             "num_signals": len(signals or []),
             "signals": signals or [],
-            "portfolio_state": request.portfolio if request else None,
+            "portfolio_state": request.portfolio if request else portfolio(self._state),
             "reason": request.reason if request else "",
             "latency_ms": call.get("latency_ms"),
             "tokens": call.get("tokens"),
             "cost_usd": usd(cost),
+            "outcome": "",
+            "note": "",
             "fallback": self._state.slow.fallback,
+            "signals_simulated": False,
+            "signals_invalid": 0,
             **facts,
         }
-        self._decisions.write([self._encode(ts, line)])
 
     def _signal(self, ts: int, signal: e.Signal, request_id: str) -> dict[str, Any]:
         """A signal with the market it met and what became of it."""
@@ -428,7 +397,7 @@ class Recorder:
         market = self._state.markets.get(signal.market_id)
         opinion = market.opinion if market else None
         accepted = opinion is not None and opinion.signal == signal
-        line["accepted"] = accepted
+        line |= {"accepted": accepted, "weight": None, "p_final": None, "expires": None}
         if market is not None and opinion is not None and accepted and market.mark > 0:
             view = effective(self._state, market, ts)
             line["weight"] = round(view.weight, 6)
@@ -440,7 +409,7 @@ class Recorder:
 
 def _market_facts(brief: MarketBrief | None) -> dict[str, Any]:
     if brief is None:
-        return {}
+        return dict.fromkeys(("question", "yes_price", "spread", "imbalance", "position", "avg_price"))
     return {
         "question": brief.question,
         "yes_price": brief.yes_price,
@@ -449,3 +418,11 @@ def _market_facts(brief: MarketBrief | None) -> dict[str, Any]:
         "position": brief.position,
         "avg_price": brief.avg_price,
     }
+
+
+def _same_line(written: bytes, made: bytes) -> bool:
+    """Whether a log's last line is this one; what only the first life knew of a call is left out."""
+    if written == made or not written:
+        return written == made
+    old, new = (msgspec.json.decode(line, type=dict[str, Any]) | {"latency_ms": None, "tokens": None} for line in (written, made))
+    return old == new

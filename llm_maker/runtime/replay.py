@@ -125,17 +125,14 @@ def catch_up(
 def _said_by_world(entry: Entry, timeline: Timeline, real_analyst: bool) -> bool:
     """Whether the timeline's next event is this entry, which then is to be taken from it.
 
-    A source may not be asked to advance for an entry from outside: what that entry commands may still come before it.
+    For an entry from outside no source of the same moment may be asked: what the entry commands comes before that.
     """
-    kind, due = type(entry.event), timeline.next_ns()
-    if kind not in _FROM_OUTSIDE and due is not None and due <= entry.ts:
-        item = timeline.peek()
-        if item is not None and item[2] == entry.event:
-            return True
-        due = timeline.next_ns()
-    outside = kind in _FROM_OUTSIDE or kind is VenueDown or (real_analyst and kind in _OF_A_MODEL)
-    if not outside or (due is not None and due < entry.ts):
-        item = timeline.peek()
-        told = "nothing more" if item is None else f"{item[2]} at {item[0]}"
+    kind = type(entry.event)
+    outside = kind in _FROM_OUTSIDE or (real_analyst and kind in _OF_A_MODEL)
+    item = timeline.peek(entry.ts - 1 if outside else entry.ts)
+    if item is not None and item[2] == entry.event:
+        return True
+    if not (outside or kind is VenueDown) or (item is not None and item[0] < entry.ts):
+        told = "nothing" if item is None else f"{item[2]} at {item[0]}"
         raise ReplayDiffers(f"entry {entry.seq}: recorded {entry.event} at {entry.ts}, the simulated world now says {told}")
     return False

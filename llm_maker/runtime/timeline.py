@@ -84,9 +84,9 @@ class Timeline:
             return None
         return ready.popleft()
 
-    def peek(self) -> Due | None:
+    def peek(self, until_ns: int | None = None) -> Due | None:
         """The same without taking it."""
-        return self._ready[0] if self._ready or self._fill(None) else None
+        return self._ready[0] if self._ready or self._fill(until_ns) else None
 
     def feeds_ended(self) -> bool:
         """Every shared feed but the ticker has nothing more to say."""

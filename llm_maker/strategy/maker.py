@@ -185,14 +185,21 @@ def _touch_price(view: MarketView, side: Side, params: MakerParams) -> int:
     best = book.best_bid if side is Side.BUY else book.best_ask
     tilt = tilt_ticks(view, params) * side
     steps = -params.tick_improvement if wide else 0
-    if tilt > 0:
-        steps = min(steps, -min(round(tilt), params.tick_improvement)) if wide else steps
-    elif tilt < 0:
+    if tilt < 0:
         steps += math.ceil(-tilt)
+    elif not wide:
+        closer = -min(round(tilt), params.tick_improvement)
+        steps = closer if _pays(view, side, _deeper(view, side, best, closer), params) else 0
     price = _deeper(view, side, best, steps)
     if side is Side.BUY:
         return min(price, view.instrument.next_bid(book.best_ask))
     return max(price, view.instrument.next_ask(book.best_bid))
+
+
+def _pays(view: MarketView, side: Side, price: int, params: MakerParams) -> bool:
+    """Whether half a tick of edge is left after the measured toxicity; the raw rule does not ask (`quoting.md` 2.5)."""
+    edge = side * (fair_value(view) - price) - view.toxicity
+    return params.signal_rule == "seed" or edge >= 0.5 * _tick(view)
 
 
 def tilt_ticks(view: MarketView, params: MakerParams) -> float:

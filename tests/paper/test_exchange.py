@@ -56,7 +56,8 @@ from llm_maker.core.values import (
     RewardRule,
     Side,
 )
-from llm_maker.venues.paper.exchange import Exchange, ExchangeParams
+from llm_maker.venues.paper.exchange import Exchange
+from llm_maker.venues.paper.records import ExchangeParams
 
 PAYOUT = 10_000
 DAY = 86_400 * NS_PER_S
@@ -761,9 +762,7 @@ def test_the_mirrored_tape_gives_the_same_cash_and_the_opposite_position(seed):
     mirror = play([(gap, mirrored(step)) for gap, step in steps[:-1]])
     swap = {YES: NO, NO: YES}
     assert mirror.exchange.cash == straight.exchange.cash
-    assert mirror.exchange.holdings() == {
-        (market, swap[leg]): qty for (market, leg), qty in straight.exchange.holdings().items()
-    }
+    assert mirror.exchange.holdings() == {(market, swap[leg]): qty for (market, leg), qty in straight.exchange.holdings().items()}
     assert [type(event) for event in mirror.heard] == [type(event) for event in straight.heard]
 
 

@@ -181,8 +181,8 @@ def test_what_people_and_models_said_is_applied_as_it_stands(tmp_path, latency_n
     session.deliver(world.start_ns, "main", Started(1, False))
     dice, answered = random.Random(9), 0
     verbs = [Verb.PAUSE, Verb.RESUME, Verb.REDUCE, Verb.RESUME, Verb.FLATTEN, Verb.RESUME, Verb.CANCEL_ALL, Verb.RESUME]
-    for number, verb in enumerate(verbs * 4):
-        drive(session, session.now + dice.randrange(1, 6) * NS_PER_S)
+    for number, verb in enumerate(verbs * 3):
+        drive(session, session.now + dice.randrange(4, 12) * NS_PER_S)
         due = session.timeline.next_ns()
         ts = due if dice.random() < 0.6 else (session.now + due) // 2
         request, asked = world.engine.state.slow.pending, list(world.engine.state.slow.markets)
@@ -195,7 +195,7 @@ def test_what_people_and_models_said_is_applied_as_it_stands(tmp_path, latency_n
         session.deliver(ts, "main", OperatorActed(verb, "test", take=verb is Verb.FLATTEN))
     drive(session, session.now + 20 * NS_PER_S)
     journal.close()
-    assert answered > 2 and world.engine.state.counts.fills > 3
+    assert answered >= 2 and world.engine.state.counts.fills >= 3
     back, _ = come_back(journal.path, analyst=False, real_analyst=True, **quick)
     assert builtins(back.engine.state) == builtins(world.engine.state)
     assert back.exchange.checkpoint() == world.exchange.checkpoint()

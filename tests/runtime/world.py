@@ -14,8 +14,9 @@ from llm_maker.runtime.journal_writer import JournalLimits, JournalWriter
 from llm_maker.runtime.loop import Account, Session
 from llm_maker.runtime.timeline import Ticker, Timeline
 from llm_maker.strategy.maker import Maker, MakerParams
-from llm_maker.venues.paper.exchange import Exchange, ExchangeParams
+from llm_maker.venues.paper.exchange import Exchange
 from llm_maker.venues.paper.market import MarketParams, SimulatedMarket
+from llm_maker.venues.paper.records import ExchangeParams
 
 STRATEGIES = {"maker": Maker()}
 CASH = 10_000 * CASH_PER_USD

@@ -100,7 +100,7 @@ class Oracle:
         self.crossed = Counter()
         self.counts = Counter()
         self.absolved = {}
-        """Orders that came to the venue after their absence was proved: two on a side are the world's fault."""
+        """Orders that have ended once, or came to the venue after their absence was proved: two on a side are the world's fault."""
 
     # What the weather tells.
 
@@ -193,6 +193,8 @@ class Oracle:
         live = {}
         for order in state.orders.values():
             if order.status in FINAL:
+                # Should the world take that back, it may stand beside its successor.
+                self.absolved[order.order_id] = True
                 continue
             live.setdefault(order.instrument, []).append(order.order_id)
             assert order.post_only or order.time_in_force is TimeInForce.IOC, f"{order.order_id} may take and may rest"
@@ -227,11 +229,13 @@ class Oracle:
         risk = state.params.risk
         limit = risk.max_position_milli * 10**market.instrument.qty_decimals // 1000
         assert side * net + beside + command.qty <= limit, f"{command.order_id}: position cap"
-        cost = _cash_of(market.instrument, command, command.qty)
+        adding = command.qty - max(0, -side * net - beside)
+        cost = _cash_of(market.instrument, command, adding)
         assert cost <= risk.max_order_cost, f"{command.order_id}: order cap"
-        reserved = sum(_cash_of(state.markets[o.instrument].instrument, o, o.remaining) for o in orders)
+        others = [o for o in orders if o.order_id != command.order_id]
+        reserved = sum(_cash_of(state.markets[o.instrument].instrument, o, o.remaining) for o in others)
         if cost:
-            assert state.cash - reserved >= int(risk.free_cash_ratio * risk.bankroll), f"{command.order_id}: free cash"
+            assert state.cash - reserved - cost >= int(risk.free_cash_ratio * risk.bankroll), f"{command.order_id}: free cash"
         losses = {name: _losses(state.markets[name], orders) for name in state.markets}
         worst = {name: max(0, -min(pair)) for name, pair in losses.items()}
         bank = risk.bankroll
@@ -324,7 +328,8 @@ class Oracle:
             for leg, held in ((Leg.YES, market.position.yes), (Leg.NO, market.position.no)):
                 told = holdings.get((name, leg), 0)
                 assert held.settled + held.pending == told, f"{name} {leg}: {held}, the exchange says {told}"
-                assert held.foreign == 0, f"{name} {leg}: {held.foreign} of our own shares are held for foreign"
+                settling = sum(f.qty for f in market.position.pending.values() if f.leg is leg)
+                assert held.foreign <= settling, f"{name} {leg}: {held.foreign} of our own shares are held for foreign"
 
     def check_stop(self, stop, resting, in_flight):
         """Clean means that nothing rests or is on its way; otherwise what rests is named."""

@@ -1,31 +1,21 @@
 """A simulated exchange for one account: commands in, the account's events out, driven by a feed's own market events.
 
-The one fill model of live paper, backtest and the simulated venue. All it does is simulated; it can lose money. It
-owns latency, refusals, settlement, rebates, rewards, funding and injected faults; who trades is `matching`, what that
-moves is `purse`. It knows no feed, no strategy, no account name and no clock; dice are drawn from the seed and the
-name of what is decided, so that neither a restart nor another order of calls changes one.
+The one fill model of live paper, backtest and the simulated venue. All it does is simulated; it can lose money. It owns latency,
+the life of an order and injected faults; what may enter is `admission`, who trades `matching`, what that moves `purse`, when it is
+final `settlement`, what comes with time `payments`. It knows no feed, no strategy, no account name and no clock; dice are drawn
+from the seed and the name of what is decided, so that neither a restart nor another order of calls changes one.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
-from heapq import heapify, heappop, heappush
-from statistics import NormalDist
+from heapq import heapify, heappop
 from typing import Any
 
 import msgspec
 
 from llm_maker.core import values
-from llm_maker.core.commands import (
-    CancelOrder,
-    Command,
-    LookUpOrder,
-    MergeSets,
-    PlaceOrder,
-    RequestAccount,
-    TimeInForce,
-)
+from llm_maker.core.commands import CancelOrder, Command, LookUpOrder, MergeSets, PlaceOrder, RequestAccount, TimeInForce
 from llm_maker.core.events import (
     AccountSnapshot,
     BookDelta,
@@ -34,13 +24,10 @@ from llm_maker.core.events import (
     CashKind,
     CashMoved,
     Event,
-    FillFailed,
-    FillSettled,
     FundingReported,
     Holding,
     InstrumentListed,
     MarketResolved,
-    MergeFailed,
     OrderAccepted,
     OrderCanceled,
     OrderExpired,
@@ -50,11 +37,10 @@ from llm_maker.core.events import (
     OrderUncertain,
     RegimeChanged,
     RestingOrder,
-    SetsMerged,
     TradePrinted,
 )
-from llm_maker.core.values import NS_PER_S, PPM, Leg, Liquidity
-from llm_maker.venues.paper import admission, matching, rewards
+from llm_maker.core.values import PPM, Leg, Liquidity
+from llm_maker.venues.paper import admission, matching, payments, settlement
 from llm_maker.venues.paper.matching import BANDS, FillRules, Market, Resting
 from llm_maker.venues.paper.purse import Purse
 from llm_maker.venues.paper.queue import Queue
@@ -73,15 +59,10 @@ from llm_maker.venues.paper.records import (
     State,
 )
 
-__all__ = ["Exchange", "ExchangeParams"]
-
-_MINUTE_NS = 60 * NS_PER_S
-_DAY_NS = 86_400 * NS_PER_S
-_MAX_CONFIRM_NS = 3_600 * NS_PER_S
 _MAX_FINISHED = 20_000
 """Ended orders remembered for look-ups, duplicates and the report; the older half is forgotten beyond it."""
-_UNIT = NormalDist()
 _Handler = Callable[[int, Any], None]
+_Effect = Callable[[State, ExchangeParams, int, Any], None]
 
 
 class Exchange:
@@ -104,15 +85,15 @@ class Exchange:
         self._effects: dict[type, _Handler] = {
             PlaceOrder: self._place,
             CancelOrder: self._cancel,
-            MergeSets: self._merge,
+            MergeSets: self._on_state(settlement.merge),
             RequestAccount: self._tell_account,
             LookUpOrder: self._look_up,
             Expire: self._expire,
-            Settle: self._settle,
-            CompleteMerge: self._complete_merge,
-            PayFunding: self._pay_funding,
-            SampleRewards: self._sample_rewards,
-            PayDay: self._pay_day,
+            Settle: self._on_state(settlement.settle),
+            CompleteMerge: self._on_state(settlement.complete_merge),
+            PayFunding: self._on_state(payments.pay_funding),
+            SampleRewards: self._on_state(payments.sample_rewards),
+            PayDay: self._on_state(payments.pay_day),
         }
         self._observers: dict[type, _Handler] = {
             BookSnapshot: self._see_book,
@@ -207,12 +188,13 @@ class Exchange:
     # Time
 
     def _later(self, due: int, action: Action) -> None:
-        self._state.number += 1
-        heappush(self._state.actions, (due, self._state.number, action))
+        self._state.later(due, action)
 
     def _tell(self, now: int, event: Report) -> None:
-        self._state.number += 1
-        heappush(self._state.outbox, (now + self.params.response_ns, self._state.number, event))
+        self._state.tell(now + self.params.response_ns, event)
+
+    def _on_state(self, effect: _Effect) -> _Handler:
+        return lambda now, what: effect(self._state, self.params, now, what)
 
     def _run(self, now: int) -> None:
         actions = self._state.actions
@@ -249,7 +231,7 @@ class Exchange:
             if not admission.allowed(instrument, order.price):
                 self._end(market, order, "canceled")
                 self._tell(now, OrderCanceled(order.order_id, "tick_change"))
-        self._expect_sample(now, market)
+        payments.expect_sample(self._state, self.params, now, market)
 
     def _see_end(self, now: int, event: MarketResolved) -> None:
         market = self._market(event.instrument)
@@ -258,7 +240,7 @@ class Exchange:
             self._end(market, order, "canceled")
             self._tell(now, OrderCanceled(order.order_id, "resolved"))
         for fill_id in self._state.purse.unfinished(market.id):
-            self._settle(now, Settle(fill_id))
+            settlement.settle(self._state, self.params, now, Settle(fill_id))
         if market.instrument is None:
             return
         for leg, qty, amount in self._state.purse.redeem(market.instrument, event.price):
@@ -327,7 +309,7 @@ class Exchange:
             return
         if command.expires_ns is not None:
             self._later(command.expires_ns, Expire(order.order_id))
-        self._expect_sample(now, market)
+        payments.expect_sample(self._state, self.params, now, market)
 
     def _cancel(self, now: int, command: CancelOrder) -> None:
         found = self._find(command.order_id)
@@ -414,110 +396,14 @@ class Exchange:
         self._state.purse.book(instrument, fill)
         self._tell(now, fill)
         if not fill.settled:
-            self._later(now + self._confirm_ns(fill.fill_id), Settle(fill.fill_id))
+            self._later(now + settlement.confirm_ns(self.params, fill.fill_id), Settle(fill.fill_id))
         if order.remaining == 0:
             self._end(market, order, "filled")
         else:
             self._back(market)
 
-    def _confirm_ns(self, fill_id: str) -> int:
-        """Lognormal around the median; one value per fill."""
-        share = (matching.draw(self.params.seed, "confirm", fill_id) + 0.5) / 2**64
-        spread = math.exp(self.params.confirm_sigma * _UNIT.inv_cdf(min(max(share, 1e-9), 1 - 1e-9)))
-        return min(int(self.params.confirm_median_ns * spread), _MAX_CONFIRM_NS)
-
-    def _settle(self, now: int, timer: Settle) -> None:
-        purse = self._state.purse
-        if self._chance("settle", timer.fill_id, self.params.settle_fail_ppm):
-            failed = purse.fail(timer.fill_id)
-            if failed is not None:
-                self._tell(now, FillFailed(timer.fill_id, failed.instrument))
-            return
-        settled = purse.settle(timer.fill_id)
-        if settled is None:
-            return
-        self._tell(now, FillSettled(timer.fill_id, settled.instrument))
-        if settled.rebate:
-            self._expect_payday(now)
-
-    def _merge(self, now: int, command: MergeSets) -> None:
-        market = self._state.markets.get(command.instrument)
-        if market is None or market.instrument is None or not market.instrument.is_binary or market.closed:
-            self._tell(now, MergeFailed(command.instrument, command.qty, "closed"))
-            return
-        reserved = (admission.reserved_shares(market, Leg.YES), admission.reserved_shares(market, Leg.NO))
-        if not self._state.purse.lock_sets(command.instrument, command.qty, reserved):
-            self._tell(now, MergeFailed(command.instrument, command.qty, "balance"))
-            return
-        key = f"{command.instrument}:{now}:{command.qty}"
-        self._later(now + self._confirm_ns(key), CompleteMerge(command))
-
-    def _complete_merge(self, now: int, timer: CompleteMerge) -> None:
-        command = timer.command
-        market = self._state.markets[command.instrument]
-        if market.closed or market.instrument is None:
-            self._tell(now, MergeFailed(command.instrument, command.qty, "closed"))
-            return
-        self._state.purse.merge(market.instrument, command.qty)
-        self._tell(now, SetsMerged(command.instrument, command.qty))
-
     def _back(self, market: Market) -> None:
         admission.reserve(self._state.purse, market, self.params.linear_stress_ppm)
-
-    # Money that comes with time
-
-    def _pay_funding(self, now: int, timer: PayFunding) -> None:
-        market = self._state.markets[timer.instrument]
-        rate = market.funding.pop(timer.due_ns)
-        if market.instrument is None or market.instrument.is_binary or not self._state.purse.perp(market.id).net:
-            return
-        shown = market.best_bid and market.best_ask != matching.NO_ASK
-        price2 = market.best_bid + market.best_ask if shown else 2 * market.last_price
-        amount = self._state.purse.fund(market.instrument, price2, rate)
-        self._tell(now, CashMoved(CashKind.FUNDING, amount, market.id))
-
-    def _sample_ns(self, now: int) -> int:
-        """The next seeded moment of a minute after `now`."""
-        minute = now // _MINUTE_NS
-        moments = (at * _MINUTE_NS + matching.draw(self.params.seed, "sample", str(at)) % _MINUTE_NS for at in (minute, minute + 1))
-        return next(moment for moment in moments if moment > now)
-
-    def _sample_rewards(self, now: int, _timer: SampleRewards) -> None:
-        self._state.sampling = False
-        for _, market in sorted(self._state.markets.items()):
-            if market.orders and market.instrument is not None and market.instrument.reward is not None:
-                self._state.sampling = True
-                quotes = [(order.side, order.price, order.remaining) for order in market.orders]
-                earned = rewards.sample(market.instrument, market.bids, market.asks, quotes)
-                accrued = self._state.purse.rewards
-                if earned:
-                    accrued[market.id] = accrued.get(market.id, 0) + earned
-                    self._expect_payday(now)
-        if self._state.sampling:
-            self._later(self._sample_ns(now), SampleRewards())
-
-    def _expect_sample(self, now: int, market: Market) -> None:
-        """Samples are taken only while something of ours could score."""
-        rewarded = market.instrument is not None and market.instrument.reward is not None
-        if rewarded and market.orders and not self._state.sampling:
-            self._state.sampling = True
-            self._later(self._sample_ns(now), SampleRewards())
-
-    def _expect_payday(self, now: int) -> None:
-        if not self._state.payday:
-            self._state.payday = True
-            self._later((now // _DAY_NS + 1) * _DAY_NS, PayDay())
-
-    def _pay_day(self, now: int, _timer: PayDay) -> None:
-        """UTC midnight: each kind is paid if all its markets together reach the minimum, else dropped."""
-        purse = self._state.purse
-        self._state.payday = False
-        for kind, accrued in ((CashKind.REBATE, purse.rebates), (CashKind.REWARD, purse.rewards)):
-            paid = sum(accrued.values()) >= self.params.min_payout
-            for instrument, amount in sorted(accrued.items()) if paid else ():
-                purse.cash += amount
-                self._tell(now, CashMoved(kind, amount, instrument))
-        purse.rebates, purse.rewards = {}, {}
 
 
 def _when(entry: tuple[int, int, Any]) -> tuple[int, int]:

@@ -26,6 +26,8 @@ class Perp(msgspec.Struct):
 
     net: int = 0
     basis: int = 0
+    remainder: int = 0
+    """Realised but below one cash unit; carried to the next trade, as the account at the other end does."""
 
 
 class Provisional(msgspec.Struct):
@@ -137,7 +139,7 @@ class Purse(msgspec.Struct):
         self.cash += values.to_cash_down(instrument, instrument.payout * qty)
 
     def redeem(self, instrument: Instrument, price: int) -> list[tuple[Leg, int, int]]:
-        """Burn everything of a resolved market; (leg, quantity, cash) of each holding, losers at 0."""
+        """Burn everything of a resolved market; (leg, quantity, cash) of each holding, losers at 0; a linear one signed."""
         if not instrument.is_binary:
             return self._close_perp(instrument, price)
         paid = []
@@ -178,20 +180,23 @@ class Purse(msgspec.Struct):
             return []
         amount = _perp_trade(instrument, perp, -qty, price)
         self.cash += amount
-        return [(Leg.NONE, abs(qty), amount)]
+        return [(Leg.NONE, qty, amount)]
 
 
 def _perp_trade(instrument: Instrument, perp: Perp, signed: int, price: int) -> int:
-    """Average-cost accounting through zero; the realised cash, rounded down."""
+    """Average-cost accounting through zero, the released cost rounded down; the realised cash, its remainder carried."""
     closing = min(abs(signed), abs(perp.net)) if signed * perp.net < 0 else 0
-    realised = 0
+    realised = perp.remainder
     if closing:
-        removed = -(-perp.basis * closing // abs(perp.net))
+        removed = perp.basis * closing // abs(perp.net)
         sign = 1 if perp.net > 0 else -1
-        realised = sign * closing * price - removed
+        realised += sign * closing * price - removed
         perp.basis -= removed
         perp.net -= sign * closing
         signed += sign * closing
     perp.net += signed
     perp.basis += signed * price
-    return int(values.to_cash_down(instrument, realised))
+    cash = int(values.to_cash_down(instrument, realised))
+    exponent = instrument.price_decimals + instrument.qty_decimals - 6
+    perp.remainder = realised - cash * 10**exponent if exponent > 0 else 0
+    return cash

@@ -1,7 +1,11 @@
-"""What the simulated exchange is configured by, owes itself and remembers: plain records without behaviour."""
+"""What the simulated exchange is configured by, owes itself and remembers.
+
+Plain records: the state notes what is due, and does nothing about it.
+"""
 
 from __future__ import annotations
 
+from heapq import heappush
 from typing import Literal
 
 import msgspec
@@ -126,3 +130,13 @@ class State(msgspec.Struct):
     number: int = 0
     sampling: bool = False
     payday: bool = False
+
+    def later(self, due: int, action: Action) -> None:
+        """Note what takes effect at `due`; equal times in the order they were noted."""
+        self.number += 1
+        heappush(self.actions, (due, self.number, action))
+
+    def tell(self, heard_ns: int, report: Report) -> None:
+        """Note what is heard of us at `heard_ns`."""
+        self.number += 1
+        heappush(self.outbox, (heard_ns, self.number, report))

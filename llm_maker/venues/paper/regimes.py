@@ -186,7 +186,7 @@ def listing(name: str, end_ns: int, dice: Random, *, rewards: bool) -> Instrumen
 def encode_dice(value: Any) -> Any:
     """Hook for msgspec: a generator as its 625 words in base64 and the half of a pair of normals it may still hold."""
     if not isinstance(value, Random):
-        raise NotImplementedError(f"no JSON form of {type(value)}")
+        raise TypeError(f"no JSON form of {type(value)}")
     _, words, spare = value.getstate()
     return [base64.b64encode(struct.pack(">625I", *words)).decode("ascii"), spare]
 
@@ -194,7 +194,7 @@ def encode_dice(value: Any) -> Any:
 def decode_dice(kind: type[Any], value: Any) -> Any:
     """Hook for msgspec: the inverse of `encode_dice`."""
     if kind is not Random:
-        raise NotImplementedError(f"no value of {kind} from JSON")
+        raise TypeError(f"no value of {kind} from JSON")
     text, spare = value
     words = base64.b64decode(text)
     if len(words) != 4 * 625:

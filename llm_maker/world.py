@@ -1,0 +1,119 @@
+"""Everything simulated in a run, as configured: a simulated market or a recorded tape, the paper exchange, the told analyst.
+
+It chooses and parametrizes; it starts nothing, and knows no journal and no account.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llm_maker.config import Config
+from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S, PPM
+from llm_maker.port import Simulator
+from llm_maker.runtime.tape import TapeFeed, TapeReader
+from llm_maker.runtime.universe import SelectedFeed, Universe
+from llm_maker.tuning import exact
+from llm_maker.venues.paper.market import MarketParams, SimulatedMarket
+from llm_maker.venues.paper.records import ExchangeParams
+from llm_maker.venues.paper.regimes import REGIMES
+from llm_maker.venues.polymarket.listing import instruments_from_header
+from llm_maker.venues.polymarket.wire import Wire
+
+_TYPICAL_SLOPE = 0.2
+"""p(1 - p) of a typical simulated market: turns an error in price into one in log-odds."""
+_RMS_ERROR = {"benign": 0.0145, "mixed": 0.0169, "toxic": 0.0215, "neglected": 0.074}
+"""Root mean square error of the mid in USD, `quoting.md` 9.1."""
+
+
+class Refused(Exception):
+    """This home or this input cannot be run as asked; one line, exit code 2."""
+
+
+class World(msgspec.Struct):
+    """Everything simulated in a run: the feed, who sees it, and the truth where there is one."""
+
+    feed: Simulator
+    tape: TapeFeed | None
+    market: SimulatedMarket | None
+    universe: Universe
+    start_ns: int
+    label: dict[str, Any]
+    """What the world was made from; a home goes on only in the same one."""
+
+
+def exchange_params(config: Config) -> ExchangeParams:
+    """The paper exchange as configured."""
+    p = config.paper
+    return ExchangeParams(
+        seed=config.seed,
+        start_cash=exact(p.cash_usd, CASH_PER_USD),
+        entry_ns=p.entry_ms * NS_PER_MS,
+        cancel_ns=p.cancel_ms * NS_PER_MS,
+        confirm_median_ns=exact(p.confirm_median_s, NS_PER_S),
+        settle_fail_ppm=round(p.settle_fail_pct / 100 * PPM),
+        improve_share=p.improve_share,
+        volume_cap_ratio=p.volume_cap_pct / 100,
+        band=p.band,
+    )
+
+
+def open_tape(path: Path, *, checked: bool = False) -> tuple[TapeReader, list[Any], Wire]:
+    """A recorded tape with its instruments and the parser of its venue; read to its end first, unless that was done."""
+    reader = TapeReader(path)
+    if not checked:
+        reader.check()
+    venue = reader.header["venue"]
+    if venue != "polymarket":
+        raise Refused(f"{path}: line 1: venue is {venue!r}; this version reads tapes of polymarket")
+    instruments = instruments_from_header(reader.header)
+    return reader, instruments, Wire(instruments)
+
+
+def make_world(config: Config, tape: Path | None) -> World:
+    """The simulated market, or a recorded tape."""
+    universe = Universe(config.market_selection)
+    if tape is not None:
+        reader, instruments, wire = open_tape(tape)
+        feed = TapeFeed(reader, instruments, wire)
+        start = feed.next_ns()
+        if start is None:
+            raise Refused(f"{tape}: no frame after the header")
+        return World(SelectedFeed(feed, universe), feed, None, universe, start, {"tape": tape.name})
+    p = config.paper
+    params = MarketParams(
+        seed=config.seed,
+        markets=p.markets,
+        regime=p.regime,
+        activity=p.activity,
+        days_to_end=p.days_to_end,
+        rewards=p.rewards,
+    )
+    market = SimulatedMarket(params)
+    label = {"market": msgspec.to_builtins(params)}
+    return World(SelectedFeed(market, universe), None, market, universe, params.start_ns, label)
+
+
+def simulated_analyst(config: Config, market: SimulatedMarket) -> Simulator:
+    """An analyst that is told the market's truth, as blurred as the regime's own mid and as skilled as configured."""
+    from llm_maker.llm.simulated import SimulatedAnalyst
+
+    assert config.paper.regime in REGIMES
+    return SimulatedAnalyst(
+        market.truth,
+        seed=config.seed,
+        error_variance=(_RMS_ERROR[config.paper.regime] / _TYPICAL_SLOPE) ** 2,
+        r2=config.llm.simulated_skill_r2,
+    )
+
+
+def same_world(meta: dict[str, Any], label: dict[str, Any], home: Path) -> None:
+    """A home goes on only in the world it was in."""
+    for key in ("world", "exchange"):
+        if meta.get(key) != msgspec.to_builtins(label[key]):
+            raise Refused(
+                f"{home}: this home holds a run of another simulated world (seed, markets or paper settings differ); "
+                f"give the same ones, or another --home"
+            )

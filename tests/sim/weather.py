@@ -1,0 +1,901 @@
+"""One seed, one whole run: engine, simulated exchange, simulated market and simulated analyst with hostile weather between them.
+
+Virtual time; everything in it is simulated. The exchange and the market always see the truth in order; what the engine
+hears and what becomes of its commands is this file's business: lost, late, doubled, out of order, contradictory, during a
+blocked loop, across a crash. It judges nothing: `oracle` does. The dice of a run follow from its seed alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from heapq import heappop, heappush
+from itertools import count
+from random import Random
+
+import msgspec
+
+from llm_maker.core.commands import (
+    CancelOrder,
+    LookUpOrder,
+    MergeSets,
+    PlaceOrder,
+    RequestAccount,
+    RequestSignals,
+    RequestSnapshot,
+    Stop,
+)
+from llm_maker.core.engine import Engine, checkpoint, new_state, restore
+from llm_maker.core.events import (
+    AccountSnapshot,
+    AccountUnknown,
+    Action,
+    Bias,
+    BookDelta,
+    BookSnapshot,
+    CancelRejected,
+    CashMoved,
+    ClockStepped,
+    FeedLost,
+    FillFailed,
+    FillSettled,
+    Grade,
+    InstrumentDropped,
+    InstrumentListed,
+    IntentReceived,
+    LoopDelayed,
+    MarketResolved,
+    MergeFailed,
+    OperatorActed,
+    OrderCanceled,
+    OrderFilled,
+    OrderUncertain,
+    ParamsChanged,
+    RegimeChanged,
+    SetsMerged,
+    Signal,
+    SignalsFailed,
+    SignalsReceived,
+    Started,
+    StopRequested,
+    StorageFailed,
+    Tick,
+    TopReported,
+    TradePrinted,
+    VenueDown,
+    VenueUp,
+    Verb,
+    WeightUpdated,
+)
+from llm_maker.core.params import ExecutionParams, ExitParams, Params, RiskParams, SignalParams, SlowParams
+from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S, PPM, FixedGrid, Regime
+from llm_maker.llm.simulated import SimulatedAnalyst
+from llm_maker.strategy.maker import Maker, MakerParams
+from llm_maker.venues.paper.exchange import Exchange
+from llm_maker.venues.paper.market import MarketParams, SimulatedMarket
+from llm_maker.venues.paper.records import ExchangeParams
+from llm_maker.venues.paper.regimes import VENUE
+from tests.sim.oracle import Oracle
+
+TICK_NS = 250 * NS_PER_MS
+HOT = (BookDelta, BookSnapshot, TopReported, TradePrinted)
+MONEY = (OrderFilled, FillSettled, FillFailed, SetsMerged, MergeFailed, CashMoved)
+"""What a port must deliver in the end, however late: it can be read again from the venue's history."""
+ONCE = (SetsMerged, MergeFailed, CashMoved)
+"""Carries no id in the contract: the port must tell it once."""
+CALM_S = 95
+STILL_S = 20
+QUIET_AFTER_S = 9
+"""An answer that is on its way, the flicker time, a refused side's wait, a round trip."""
+DAY_S = 86_400
+STRATEGY = Maker()
+
+
+class Climate(msgspec.Struct):
+    """How often each thing goes wrong, as chances; drawn for a run, zero in calm weather."""
+
+    feed_drop: float = 0.0
+    feed_double: float = 0.0
+    feed_reorder: float = 0.0
+    feed_late: float = 0.0
+    feed_crossed: float = 0.0
+    place_lost: float = 0.0
+    place_uncertain: float = 0.0
+    place_late: float = 0.0
+    place_very_late: float = 0.0
+    place_doubled: float = 0.0
+    cancel_lost: float = 0.0
+    cancel_late: float = 0.0
+    cancel_refused: float = 0.0
+    lookup_lost: float = 0.0
+    account_lost: float = 0.0
+    account_unknown: float = 0.0
+    merge_failed: float = 0.0
+    merge_unsure: float = 0.0
+    answer_lost: float = 0.0
+    answer_late: float = 0.0
+    answer_double: float = 0.0
+    money_late: float = 0.0
+    money_very_late: float = 0.0
+    money_double: float = 0.0
+    lie: float = 0.0
+    model_fails: float = 0.0
+    model_silent: float = 0.0
+
+
+RARE = {"place_very_late": 0.02, "feed_crossed": 0.01, "feed_late": 0.02, "feed_reorder": 0.03, "feed_drop": 0.05}
+"""The most of some; of the others half of all goes wrong at worst."""
+INCIDENTS = (
+    "feed_lost", "venue_down", "regime", "clock_step", "loop_block", "lag", "crash", "crash_sending", "operator_market", "operator_all",
+    "tick_change", "dropped", "storage", "weight", "params", "intent", "repeat_account", "silence",
+    "venue_cancels",
+)  # fmt: skip
+ENDINGS = ("calm", "calm", "calm", "stop_in_storm", "kill_in_storm")
+KINDS = (
+    *Climate.__struct_fields__,
+    *INCIDENTS,
+    "late_fill",
+    "fill_after_cancel",
+    "settlement_failed",
+    "resolved",
+    "journal_tail_lost",
+)
+
+
+class Report(msgspec.Struct):
+    """What a run was: for counting, not for judging."""
+
+    seed: int
+    ending: str
+    happened: Counter
+    counts: dict
+    crossed: Counter
+    longest_ns: int
+    stop: Stop | None
+    events: int
+    sessions: int
+    quotes_at_end: int
+    rejected: Counter
+    merges: int
+
+
+def params_of(dice):
+    """Limits near enough to be met, triggers fast enough to fire within minutes."""
+    risk = RiskParams(
+        bankroll=1_000 * CASH_PER_USD,
+        max_order_cost=dice.choice((15, 40, 100)) * CASH_PER_USD,
+        market_ratio=dice.choice((0.02, 0.05, 0.10)),
+        event_ratio=dice.choice((0.05, 0.12)),
+        cluster_ratio=dice.choice((0.06, 0.15)),
+        gross_ratio=dice.choice((0.10, 0.40)),
+        free_cash_ratio=dice.choice((0.2, 0.6, 0.85)),
+        max_position_milli=dice.choice((60_000, 200_000)),
+        daily_loss_ratio=dice.choice((0.003, 0.02, 0.5)),
+        max_drawdown_ratio=dice.choice((0.004, 0.06, 0.5)),
+        jump_ticks=dice.choice((5, 8)),
+        jump_cooldown_ns=8 * NS_PER_S,
+        stop_cooldown_ns=15 * NS_PER_S,
+        repeated_stop_cooldown_ns=25 * NS_PER_S,
+        resolution_pull_ns=20 * NS_PER_S,
+        resolution_reduce_ns=60 * NS_PER_S,
+        exit_patience_ns=dice.choice((6, 20)) * NS_PER_S,
+        messages_per_10s=dice.choice((60, 200)),
+        approve_above=dice.choice((0, 10 * CASH_PER_USD)),
+    )
+    exits = ExitParams(
+        stop_ratio=dice.choice((0.01, 0.05)), target_ratio=dice.choice((0.02, 0.08)), hold_ns=dice.choice((0, 5)) * NS_PER_S
+    )
+    signals = SignalParams(
+        rule=dice.choice(("pooled", "pooled", "seed")),
+        prior_weight=dice.choice((0.0, 0.15, 0.5)),
+        refresh_ns=30 * NS_PER_S,
+        expiry_ns=300 * NS_PER_S,
+        expire_before_end_ns=60 * NS_PER_S,
+    )
+    slow = SlowParams(answer_timeout_ns=8 * NS_PER_S, probe_ns=8 * NS_PER_S, probe_max_ns=30 * NS_PER_S, min_gap_ns=3 * NS_PER_S)
+    merges = ExecutionParams(merge_min_milli=dice.choice((10_000, 20_000)))
+    return Params(risk=risk, exits=exits, execution=merges, signals=signals, slow=slow)
+
+
+class Weather:
+    """One run; `run` plays it to its end or raises what the oracle found."""
+
+    def __init__(self, seed, storm_s=None):
+        self.seed = seed
+        dice = self.dice = Random(f"{seed}:weather")
+        self.happened = Counter()
+        self.climate = self._draw_climate(dice)
+        self.incident_s = dice.choice((6.0, 12.0, 30.0))
+        midnight = 20_454 * DAY_S
+        self.now = self.start = (midnight + dice.choice((3_600, DAY_S - 90))) * NS_PER_S
+        self.storm_end = self.start + (storm_s or dice.randrange(150, 300)) * NS_PER_S
+        self.ending = dice.choice(ENDINGS)
+        self.params = params_of(dice)
+        self.strategy_params = MakerParams(quoting=dice.choice(("inventory", "touch")), interval_ns=10 * NS_PER_S)
+        self.market = SimulatedMarket(
+            MarketParams(
+                seed=seed,
+                markets=dice.randrange(3, 7),
+                regime=dice.choice(("benign", "mixed", "toxic")),
+                activity=dice.choice((300.0, 1_000.0, 2_500.0)),
+                step_ns=NS_PER_S,
+                start_ns=self.start,
+                days_to_end=dice.choice((7.0, 7.0, 0.004)),
+            )
+        )
+        self.exchange = Exchange(
+            ExchangeParams(
+                seed=seed,
+                start_cash=1_000 * CASH_PER_USD,
+                settle_fail_ppm=dice.choice((0, 1_000, 100_000, 300_000)),
+                confirm_median_ns=dice.choice((1, 5)) * NS_PER_S,
+                volume_cap_ratio=1.0,
+                reject_ppm=dice.choice((0, 20_000)),
+                min_payout=0,
+            )
+        )
+        self.analyst = SimulatedAnalyst(self.market.truth, seed=seed, error_variance=0.01, r2=0.1)
+        self.oracle = Oracle(self.exchange.cash, self.params.risk.exit_patience_ns)
+        state = new_state("main", self.params, STRATEGY, self.strategy_params, self.exchange.cash)
+        self.engine = Engine(state, STRATEGY)
+        self.first_saved = self.saved = checkpoint(state)
+        self.journal = []
+        self.log = []
+        self._due = []
+        self._number = count()
+        self.alive = True
+        self.connected = True
+        self.connection = 0
+        self.blocked_until = 0
+        self.blocked = []
+        self.lag_until = 0
+        self.lag_ns = 0
+        self.silent_until = 0
+        self.last_feed_due = 0
+        self.crash_sending = False
+        self.session = 1
+        self.frozen = False
+        self.stop = None
+        self.instruments = {}
+        self.canceled = {}
+        self.on_the_way = {}
+        self.quiet_after = 0
+        self.steady = {}
+        self.rejected = Counter()
+        self.last_snapshot = None
+        self.events = 0
+
+    def _draw_climate(self, dice):
+        rates = {}
+        for name in Climate.__struct_fields__:
+            most = RARE.get(name, 0.5)
+            rates[name] = most * dice.choice((0.0, 0.0, 0.05, 0.2, 1.0))
+        return Climate(**rates)
+
+    @property
+    def state(self):
+        return self.engine.state
+
+    def hits(self, kind):
+        """Roll for one thing; what happened is counted."""
+        rate = getattr(self.climate, kind)
+        hit = rate > 0 and self.dice.random() < rate
+        if hit:
+            self.happened[kind] += 1
+        return hit
+
+    def later(self, delay_ns, act, *args):
+        heappush(self._due, (self.now + max(int(delay_ns), 0), next(self._number), act, args))
+
+    def seconds(self, low, high):
+        return int(self.dice.uniform(low, high) * NS_PER_S)
+
+    # Time.
+
+    def run(self):
+        """Storm, then calm, stillness and a stop; or a stop in the storm."""
+        self._deliver(Started(1, False))
+        self.later(TICK_NS, self._tick)
+        self.later(self.seconds(1, self.incident_s), self._incident)
+        self._until(self.storm_end)
+        if self.ending == "calm":
+            self._calm_down()
+            self._until(self.now + CALM_S * NS_PER_S)
+            self._check_calm()
+            self._stand_still()
+            quotes = sum(len(m.live) for m in self.state.markets.values())
+            self._deliver(StopRequested("the day is over"))
+            self._until(self.now + 20 * NS_PER_S)
+            assert self.stop is not None and self.stop.clean, f"no clean stop in calm weather: {self.stop}"
+        else:
+            quotes = 0
+            self.crash_sending = False
+            self._wake_up()
+            if not self.alive:
+                self._restart()
+            order = StopRequested("in the storm") if self.ending == "stop_in_storm" else OperatorActed(Verb.KILL, "weather")
+            self._deliver(order)
+            self._until(self.now + 62 * NS_PER_S)
+            assert self.stop is not None, "a stop that never ends"
+        self._prove_stop()
+        return self._report(quotes)
+
+    def _until(self, end):
+        while self.now < end and self.stop is None:
+            due = self._due[0][0]
+            source = None
+            for simulator in (self.exchange, self.analyst) if self.frozen else (self.market, self.exchange, self.analyst):
+                at = simulator.next_ns()
+                if at is not None and (at < due or (at == due and source is None)):
+                    due, source = at, simulator
+            if due > end:
+                self.now = end
+                return
+            self.now = max(self.now, due)
+            if source is None:
+                _, _, act, args = heappop(self._due)
+                act(*args)
+            else:
+                for event in source.advance(self.now):
+                    self._from(source, event)
+
+    def _from(self, source, event):
+        if source is self.market:
+            event = self._dressed(event)
+            self.exchange.observe(self.now, event)
+            self._feed(event)
+        elif source is self.exchange:
+            self._answer(event)
+        else:
+            self._advice(event)
+
+    def _dressed(self, event):
+        """Markets in events and clusters, which the simulated market does not make."""
+        if type(event) is not InstrumentListed:
+            return event
+        place = len(self.instruments)
+        group, exclusive = ("E-one", True) if self.seed % 2 else ("E-many", False)
+        instrument = msgspec.structs.replace(
+            event.instrument,
+            event_id=group if place % 3 < 2 else event.instrument.event_id,
+            exclusive=exclusive and place % 3 < 2,
+            cluster="C" if place % 2 else "",
+        )
+        self.instruments[instrument.id] = instrument
+        self.oracle.ledger.instruments[instrument.id] = instrument
+        return InstrumentListed(instrument)
+
+    def _tick(self):
+        self.later(TICK_NS, self._tick)
+        if self.now >= self.blocked_until:
+            self._deliver(Tick())
+        if self.alive and self.now >= self.blocked_until and self.stop is None:
+            self.oracle.check_resting(self.now, self.state, self.exchange.resting())
+        if self.dice.random() < 0.002:
+            self.saved, self.journal = checkpoint(self.state) if self.alive else self.saved, [] if self.alive else self.journal
+
+    # The engine.
+
+    def _deliver(self, event):
+        """One event whole: decide, journal, send. Not while the engine is dead or its loop blocked."""
+        if not self.alive:
+            if isinstance(event, MONEY):
+                self.later(NS_PER_S, self._deliver, event)
+            return
+        if self.now < self.blocked_until:
+            self.blocked.append(event)
+            return
+        if self.stop is not None:
+            return
+        self.events += 1
+        touched = self.oracle.hear(self.now, event, self.state)
+        commands = self.engine.on_event(self.now, event)
+        self.journal.append((self.now, event, commands))
+        self.log.append((self.now, event, commands))
+        self.oracle.check(self.now, event, commands, self.state, touched)
+        crash = self.crash_sending and any(type(c) in (PlaceOrder, CancelOrder) for c in commands)
+        for command in commands[: self.dice.randrange(len(commands))] if crash else commands:
+            self._send(command)
+        if self.frozen and self.now >= self.quiet_after:
+            sent = [c for c in commands if type(c) in (PlaceOrder, CancelOrder, MergeSets) and c.instrument in self.steady]
+            assert not sent, f"steady input, and {sent} after {event}"
+        if crash:
+            self.crash_sending = False
+            self._crash()
+
+    def _send(self, command):
+        if type(command) is Stop:
+            self.stop = command
+        elif type(command) is RequestSnapshot:
+            if self.connected and not self.frozen:
+                self.market.execute(self.now, command)
+        elif type(command) is RequestSignals:
+            if not self.frozen and not self.hits("model_silent"):
+                self.analyst.execute(self.now, command)
+        elif type(command) in self._UPLINK:
+            self._UPLINK[type(command)](self, command)
+
+    # Commands on their way to the exchange.
+
+    def _arrive(self, command):
+        self.on_the_way.pop((type(command), getattr(command, "order_id", "")), None)
+        self.exchange.execute(self.now, command)
+
+    def _go(self, delay_ns, command):
+        if type(command) is PlaceOrder:
+            self.on_the_way[type(command), command.order_id] = True
+        self.later(delay_ns, self._arrive, command)
+
+    def _explain(self, order_id, ns):
+        self.oracle.explained_ns[order_id] += ns
+
+    def _send_place(self, command):
+        order = command.order_id
+        if self.hits("place_lost"):
+            return
+        if self.hits("place_uncertain"):
+            wait = self.seconds(0.5, 4)
+            self._explain(order, wait + 5 * NS_PER_S)
+            self.later(wait, self._answered, OrderUncertain(order, "timeout"))
+            if self.dice.random() < 0.5:
+                self._go(self.seconds(0, 6), command)
+            return
+        delay = 0
+        if self.hits("place_late"):
+            delay = self.seconds(0.3, 6)
+        elif self.hits("place_very_late"):
+            # Beyond what the core takes for the proof that it never arrived.
+            delay = self.seconds(14, 30)
+            self.oracle.absolved[order] = True
+            self._explain(order, 60 * NS_PER_S)
+        self._explain(order, 2 * delay)
+        self._go(delay, command)
+        if self.hits("place_doubled"):
+            self._explain(order, 5 * NS_PER_S)
+            self.later(delay + self.seconds(0, 2), self._arrive, command)
+
+    def _send_cancel(self, command):
+        order = command.order_id
+        if self.hits("cancel_lost"):
+            self._explain(order, 15 * NS_PER_S)
+        elif self.hits("cancel_refused"):
+            self._explain(order, NS_PER_S)
+            self.later(self.seconds(0.1, 0.6), self._answered, CancelRejected(order, "rate", gone=False))
+        else:
+            delay = self.seconds(0.2, 5) if self.hits("cancel_late") else 0
+            self._explain(order, delay)
+            self._go(delay, command)
+
+    def _send_lookup(self, command):
+        if self.hits("lookup_lost"):
+            lookups = self.state.orders[command.order_id].lookups
+            self._explain(command.order_id, min(2 * 2**lookups, 60) * NS_PER_S + 2 * NS_PER_S)
+        else:
+            self._go(0, command)
+
+    def _send_account(self, command):
+        if self.hits("account_lost"):
+            return
+        if self.hits("account_unknown"):
+            self.later(self.seconds(0.2, 2), self._deliver, AccountUnknown("503"))
+        else:
+            self._go(0, command)
+
+    def _send_merge(self, command):
+        if self.hits("merge_failed"):
+            self.later(self.seconds(0.2, 3), self._deliver, MergeFailed(command.instrument, command.qty, "reverted"))
+            return
+        if self.hits("merge_unsure"):
+            self.later(self.seconds(0.2, 1), self._deliver, MergeFailed(command.instrument, command.qty, "timeout", final=False))
+        self._go(0, command)
+
+    _UPLINK = {  # noqa: RUF012
+        PlaceOrder: _send_place,
+        CancelOrder: _send_cancel,
+        LookUpOrder: _send_lookup,
+        RequestAccount: _send_account,
+        MergeSets: _send_merge,
+    }
+
+    # What the exchange says.
+
+    def _answer(self, event):
+        if isinstance(event, MONEY):
+            self._money(event)
+            return
+        order = getattr(event, "order_id", "")
+        if self.hits("answer_lost"):
+            self._explain(order, 15 * NS_PER_S)
+            return
+        delay = self.seconds(0.2, 4) if self.hits("answer_late") else 0
+        self._explain(order, delay)
+        self.later(delay, self._answered, event)
+        if self.hits("answer_double"):
+            # An old "open" costs one more round.
+            self._explain(order, 5 * NS_PER_S)
+            self.later(delay + self.seconds(0, 6), self._answered, event)
+
+    def _answered(self, event):
+        """An answer to a session that has ended is heard by nobody."""
+        if not self.alive:
+            self._explain(getattr(event, "order_id", ""), 15 * NS_PER_S)
+            return
+        if type(event) is OrderCanceled:
+            self.canceled[event.order_id] = True
+        elif type(event) is AccountSnapshot:
+            self.last_snapshot = event
+        elif hasattr(event, "detail"):
+            self.rejected[event.reason] += 1
+        self._deliver(event)
+
+    def _money(self, event):
+        kind = type(event)
+        delay = 0
+        if self.hits("money_very_late"):
+            delay = self.seconds(5, 40)
+        elif self.hits("money_late"):
+            delay = self.seconds(0.2, 5)
+        if kind is CashMoved:
+            # A redemption follows the outcome: the port of a venue tells one after the other.
+            delay = 0
+        if delay and kind is OrderFilled:
+            self.happened["late_fill"] += 1
+            self._explain(event.order_id, 2 * delay)
+        if kind is FillFailed:
+            self.happened["settlement_failed"] += 1
+        self.later(delay, self._paid, event)
+        if kind not in ONCE and self.hits("money_double"):
+            self.later(delay + self.seconds(0, 10), self._paid, event)
+
+    def _paid(self, event):
+        if type(event) is OrderFilled and event.order_id in self.canceled:
+            self.happened["fill_after_cancel"] += 1
+        self._deliver(event)
+
+    # What the market says.
+
+    def _feed(self, event):
+        kind = type(event)
+        if kind is InstrumentListed:
+            self._deliver_always(event)
+            return
+        if kind is MarketResolved:
+            self.happened["resolved"] += 1
+            self._deliver_always(event)
+            return
+        if kind is VenueUp:
+            self.later(0, self._deliver, event)
+            return
+        if not self.connected or self.now < self.silent_until or self.hits("feed_drop"):
+            return
+        delay = self.dice.randrange(5, 60) * NS_PER_MS
+        if self.now < self.lag_until:
+            delay += self.lag_ns
+        if self.hits("feed_late"):
+            delay += self.seconds(0.2, 3)
+        due = max(self.now + delay, self.last_feed_due)
+        if self.hits("feed_reorder"):
+            due = self.now + delay + self.seconds(0.05, 1.5)
+        else:
+            self.last_feed_due = due
+        self.later(due - self.now, self._told, event, self.connection)
+        if self.hits("feed_double"):
+            self.later(due - self.now + self.dice.choice((0, self.seconds(0, 2))), self._told, event, self.connection)
+        if kind is BookDelta and event.best_ask and self.hits("feed_crossed"):
+            price = event.best_ask
+            glitch = BookDelta(event.instrument, ((price, 7_000_000),), (), price, price, event.venue_ts)
+            self.later(due - self.now, self._told, glitch, self.connection)
+
+    def _deliver_always(self, event):
+        """Facts about markets are told again until they are heard."""
+        if self.alive and self.now >= self.blocked_until:
+            self._deliver(event)
+        else:
+            self.later(NS_PER_S, self._deliver_always, event)
+
+    def _told(self, event, connection):
+        if self.alive and connection == self.connection:
+            self._deliver(event)
+
+    # What the model says.
+
+    def _advice(self, event):
+        if type(event) is SignalsReceived and self.hits("model_fails"):
+            event = SignalsFailed(
+                event.request_id, event.decision_id, self.dice.choice(("malformed", "timeout", "rate_limit")), "weather"
+            )
+        elif type(event) is SignalsReceived and self.hits("lie"):
+            names = [s.market_id for s in event.signals] + self.dice.sample(list(self.instruments), 1) + ["NOWHERE"]
+            lies = tuple(self._lie(name) for name in names)
+            event = msgspec.structs.replace(event, signals=lies)
+        self.later(0, self._told, event, self.connection)
+
+    def _lie(self, name):
+        dice = self.dice
+        p = dice.choice((None, 0.0, 1.0, dice.random()))
+        return Signal(
+            market_id=name,
+            action=dice.choice(list(Action)),
+            confidence=dice.choice((0.0, 0.59, 0.8, 1.0, dice.random())),
+            directional_bias=dice.choice(list(Bias)),
+            risk_level=dice.choice(list(Grade)),
+            priority=dice.choice(list(Grade)),
+            p_yes=p,
+            p_low=None if p is None else p * dice.random(),
+            p_high=None if p is None else p + (1 - p) * dice.random(),
+            reasoning="simulated: a lie",
+            stop_ratio=dice.choice((None, 0.005, 0.5)),
+            target_ratio=dice.choice((None, 0.005, 2.0)),
+        )
+
+    # Incidents.
+
+    def _incident(self):
+        if self.now >= self.storm_end:
+            return
+        self.later(self.dice.expovariate(1.0) * self.incident_s * NS_PER_S, self._incident)
+        if not self.alive or self.now < self.blocked_until:
+            return
+        kind = self.dice.choice(INCIDENTS)
+        self.happened[kind] += 1
+        getattr(self, f"_do_{kind}")()
+
+    def _some_market(self):
+        return self.dice.choice(list(self.instruments))
+
+    def _do_feed_lost(self):
+        some = self.dice.sample(list(self.instruments), self.dice.randrange(1, len(self.instruments) + 1))
+        self._deliver(FeedLost(tuple(some), "frozen shard"))
+
+    def _do_venue_down(self):
+        self.connected = False
+        self.connection += 1
+        self._deliver(VenueDown(VENUE, "socket closed"))
+        self.later(self.seconds(0.1, 15), self._connect, self.connection)
+
+    def _connect(self, connection):
+        """A fresh connection: the word that it stands, then a full book of each market."""
+        if not self.alive or connection != self.connection or self.connected:
+            return
+        self.connected = True
+        self._deliver(VenueUp(VENUE, True))
+        for name in self.instruments:
+            if not self.hits("feed_drop"):
+                self.market.execute(self.now, RequestSnapshot(name, "connected"))
+
+    def _do_regime(self):
+        regime = self.dice.choice([r for r in Regime if r is not Regime.OPEN])
+        self._regime(regime)
+        self.later(self.seconds(1, 20), self._regime, Regime.OPEN)
+
+    def _regime(self, regime):
+        event = RegimeChanged(VENUE, regime)
+        self.exchange.observe(self.now, event)
+        self.later(self.dice.choice((0, self.seconds(0, 1))), self._deliver_always, event)
+
+    def _do_clock_step(self):
+        step = self.dice.choice((-5, -1, 1, 3, 600)) * NS_PER_S + self.dice.randrange(-1, 2) * NS_PER_MS
+        self._deliver(ClockStepped(step))
+        self.later(self.seconds(1, 15), self._deliver, OperatorActed(Verb.RESUME, "weather"))
+
+    def _do_loop_block(self):
+        """Nothing is heard for a while; then all of it at once, behind the word that we were late."""
+        delay = self.seconds(0.1, 6)
+        self.blocked_until = self.now + delay
+        for order in self.exchange.resting():
+            self._explain(order.order_id, delay)
+        self.later(delay, self._wake_up, delay)
+
+    def _wake_up(self, delay=0):
+        self.blocked_until = 0
+        waiting, self.blocked = self.blocked, []
+        if delay:
+            self._deliver(LoopDelayed(delay))
+        for event in waiting:
+            self._deliver(event)
+
+    def _do_lag(self):
+        self.lag_ns = self.seconds(0.5, 6)
+        self.lag_until = self.now + self.seconds(1, 15)
+
+    def _do_silence(self):
+        self.silent_until = self.now + self.seconds(2, 20)
+
+    def _do_crash(self):
+        self._crash()
+
+    def _do_crash_sending(self):
+        self.crash_sending = True
+
+    def _crash(self):
+        """The process is gone: with what its journal had not handed on of public data, and with all it was about to hear."""
+        self.alive = self.connected = False
+        self.connection += 1
+        self.blocked, self.blocked_until = [event for event in self.blocked if isinstance(event, MONEY)], 0
+        for event in self.blocked:
+            self.later(NS_PER_S, self._deliver, event)
+        self.blocked = []
+        while self.journal and isinstance(self.journal[-1][1], HOT) and not self.journal[-1][2] and self.dice.random() < 0.8:
+            self.journal.pop()
+            self.log.pop()
+            self.happened["journal_tail_lost"] += 1
+        down = self.seconds(0.2, 12)
+        self.later(down, self._restart)
+
+    def _restart(self):
+        """Back from the checkpoint and the journal behind it: every command must be the one that was recorded."""
+        if self.alive:
+            return
+        self.engine = Engine(restore(self.saved, STRATEGY), STRATEGY)
+        for at, event, commands in self.journal:
+            made = self.engine.on_event(at, event)
+            assert made == commands, f"after the restart {event} gives {made}, recorded {commands}"
+        self.alive = True
+        self.session += 1
+        self.oracle.crashed(self.state.markets)
+        for order in self.exchange.resting():
+            self._explain(order.order_id, 3 * NS_PER_S)
+        self._deliver(Started(self.session, True))
+        if self.dice.random() < 0.5:
+            self.later(self.seconds(0.1, 4), self._connect, self.connection)
+        else:
+            # A feed that does not say that it is up: it simply goes on.
+            self.connected = True
+
+    def _do_operator_market(self):
+        verb = self.dice.choice((Verb.PAUSE, Verb.RESUME, Verb.RESUME, Verb.REDUCE, Verb.FLATTEN, Verb.CANCEL_ALL))
+        name = self._some_market()
+        self._deliver(OperatorActed(verb, "weather", name, take=self.dice.random() < 0.5))
+        self.later(self.seconds(2, 20), self._deliver, OperatorActed(Verb.RESUME, "weather", name))
+
+    def _do_operator_all(self):
+        verb = self.dice.choice((Verb.PAUSE, Verb.RESUME, Verb.REDUCE, Verb.FLATTEN, Verb.CANCEL_ALL))
+        self._deliver(OperatorActed(verb, "weather", take=self.dice.random() < 0.5))
+        self.later(self.seconds(2, 15), self._deliver, OperatorActed(Verb.RESUME, "weather"))
+
+    def _do_tick_change(self):
+        name = self._some_market()
+        step = 50 if self.instruments[name].grid == FixedGrid(100) else 100
+        instrument = self.instruments[name] = msgspec.structs.replace(self.instruments[name], grid=FixedGrid(step))
+        self.oracle.ledger.instruments[name] = instrument
+        event = InstrumentListed(instrument)
+        self.exchange.observe(self.now, event)
+        self.later(self.dice.choice((0, self.seconds(0, 2))), self._deliver_always, event)
+
+    def _do_dropped(self):
+        name = self._some_market()
+        self._deliver(InstrumentDropped(name, "filters"))
+        self.later(self.seconds(2, 20), self._relist, name)
+
+    def _relist(self, name):
+        self._deliver_always(InstrumentListed(self.instruments[name]))
+
+    def _do_storage(self):
+        self._deliver(StorageFailed("ledger", "disk full"))
+        self.later(self.seconds(1, 10), self._deliver, OperatorActed(Verb.RESUME, "weather"))
+
+    def _do_weight(self):
+        self._deliver(
+            WeightUpdated(self.analyst.model, self.dice.choice(("politics", "weather", "sports")), self.dice.choice((0.0, 0.5)))
+        )
+
+    def _do_params(self):
+        self.params = params_of(self.dice)
+        patience = self.oracle.patience_ns = min(self.oracle.patience_ns, self.params.risk.exit_patience_ns)
+        assert patience > 0
+        raw = (msgspec.Raw(msgspec.json.encode(self.params)), msgspec.Raw(msgspec.json.encode(self.strategy_params)))
+        self._deliver(ParamsChanged(*raw))
+
+    def _do_intent(self):
+        number = f"I{self.events}"
+        net = self.dice.randrange(-40, 41) * 1_000_000
+        self._deliver(IntentReceived(number, self._some_market(), net, "weather", "a bot"))
+        if self.dice.random() < 0.5:
+            self.later(self.seconds(1, 5), self._deliver, OperatorActed(Verb.APPROVE, "weather", intent_id=number))
+
+    def _do_repeat_account(self):
+        """An account read that nobody asked for just now: an old one again, or a fresh cross-check."""
+        if self.last_snapshot is not None and self.dice.random() < 0.3:
+            self._deliver(self.last_snapshot)
+        else:
+            self._arrive(RequestAccount("cross-check"))
+
+    def _do_venue_cancels(self):
+        """The venue takes an order out by itself: a balance that moved, a game that begins."""
+        resting = self.exchange.resting()
+        if resting:
+            order = self.dice.choice(resting)
+            self._arrive(CancelOrder(order.order_id, order.instrument, "by the venue"))
+
+    # Calm, and the end.
+
+    def _calm_down(self):
+        self.climate = Climate()
+        self.exchange.params = msgspec.structs.replace(self.exchange.params, reject_ppm=0)
+        self.crash_sending = False
+        self.lag_until = self.silent_until = 0
+        if self.now < self.blocked_until:
+            self._wake_up(1)
+        if not self.alive:
+            self._restart()
+        if not self.connected:
+            self._connect(self.connection)
+        self._regime(Regime.OPEN)
+        self.later(NS_PER_S, self._all_resume)
+        self.later(30 * NS_PER_S, self._all_resume)
+        self.later(32 * NS_PER_S, self._arrive, RequestAccount("cross-check"))
+        self.later(60 * NS_PER_S, self._arrive, RequestAccount("cross-check"))
+        self.later((CALM_S - 2) * NS_PER_S, self._arrive, RequestAccount("cross-check"))
+
+    def _all_resume(self):
+        self._deliver(OperatorActed(Verb.RESUME, "weather"))
+        for name in self.instruments:
+            if name in self.state.markets:
+                self._deliver(OperatorActed(Verb.RESUME, "weather", name))
+
+    def _check_calm(self):
+        self.oracle.check_calm(self.state, self.exchange.cash, self.exchange.holdings(), self.exchange.resting())
+
+    def _stand_still(self):
+        """The same book told again and Ticks; what was due is done within the first seconds, and then nothing is sent."""
+        self.frozen = True
+        tops = {name: (market.book.best_bid, market.book.best_ask) for name, market in self.state.markets.items()}
+        end = self.now + STILL_S * NS_PER_S
+        self.quiet_after = self.now + QUIET_AFTER_S * NS_PER_S
+        self.later(QUIET_AFTER_S * NS_PER_S - 1, self._expect_quiet, end)
+        for second in range(STILL_S):
+            for name, (bid, ask) in tops.items():
+                if bid and ask:
+                    self.later(second * NS_PER_S + 1, self._told_still, name, bid, ask)
+        self._until(end)
+        self.quiet_after = end + 3_600 * NS_PER_S
+
+    def _expect_quiet(self, end):
+        """From here on nothing is sent for the markets in which nothing is due by time alone."""
+        for name, market in self.state.markets.items():
+            plan = market.exit_plan
+            waits = (market.pulled_until, market.cautious_until, market.cooldown_until)
+            left = (market.instrument.end_ns or end) - self.params.risk.resolution_reduce_ns
+            if plan is not None and (plan.exiting or plan.breached_ns):
+                continue
+            if market.position.pending or any(fill.next_horizon < 3 for fill in market.markouts.pending):
+                continue
+            if market.opinion is not None:
+                waits = (*waits, market.opinion.expires_ns)
+            if any(self.now - NS_PER_S < at < end for at in waits) or left - NS_PER_S < end < (market.instrument.end_ns or 0) + NS_PER_S:
+                continue
+            self.steady[name] = True
+        self.happened["stood_still"] += bool(self.steady)
+
+    def _told_still(self, name, bid, ask):
+        self._deliver(TopReported(name, bid, ask, self.now))
+
+    def _prove_stop(self):
+        """What is still on its way arrives; after a clean stop nothing may rest."""
+        waiting = [order_id for kind, order_id in self.on_the_way if kind is PlaceOrder and order_id not in self.oracle.absolved]
+        self.exchange.advance(self.now + NS_PER_S)
+        resting = [o for o in self.exchange.resting() if o.order_id not in self.oracle.absolved]
+        self.oracle.check_stop(self.stop, resting, waiting)
+
+    def replay(self):
+        """The whole log through a fresh engine from the first checkpoint: the same commands, the same state."""
+        engine = Engine(restore(self.first_saved, STRATEGY), STRATEGY)
+        for at, event, commands in self.log:
+            made = engine.on_event(at, event)
+            assert made == commands, f"replayed, {event} gives {made}, recorded {commands}"
+        assert checkpoint(engine.state) == checkpoint(self.state), "the same events, another state"
+
+    def _report(self, quotes):
+        return Report(
+            seed=self.seed,
+            ending=self.ending,
+            happened=self.happened,
+            counts=msgspec.to_builtins(self.state.counts),
+            crossed=self.oracle.crossed,
+            longest_ns=self.oracle.longest_ns,
+            stop=self.stop,
+            events=self.events,
+            sessions=self.session,
+            quotes_at_end=quotes,
+            rejected=self.rejected,
+            merges=self.oracle.counts["merges"],
+        )
