@@ -158,6 +158,7 @@ class Daemon:
                 real_analyst=all(s.name != ANALYST for s in there),
             )
             self.recorder.speak()
+            self.recorder.indexed(seq)
 
         def snapshot() -> Checkpoint:
             return Checkpoint(checkpoint(engine.state), timeline.checkpoint(), label)
@@ -403,6 +404,10 @@ class Daemon:
             stack.callback(self.recorder.close)
             if self.account.journal is not None:
                 stack.callback(self.account.journal.close)
+            stop, journal = self.account.stop, self.account.journal
+            if stop is not None and stop.clean and journal is not None and not self.account.storage_failed:
+                journal.rotate()
+                self.recorder.indexed(self.account.seq)
             self.recorder.save_state(self.state.now)
 
 

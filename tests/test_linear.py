@@ -241,9 +241,9 @@ def test_from_long_to_short_through_zero_with_funding_to_the_unit(tmp_path):
     rig.until(45)
     paid = rig.state.flows.funding
     assert paid < 0, "longs pay a positive rate"
-    rig.say(IntentReceived("i1", "BTC", -2 * long, "test", "through zero"))
+    rig.say(IntentReceived("i1", "BTC", -long, "test", "through zero"))
     rig.until(56)
-    assert rig.market.position.net == -2 * long
+    assert rig.market.position.net == -long
     assert [t.instrument for t in rig.state.closed] == [] and rig.market.position.last_trip.side is BUY
     rig.agree()
     rig.until(101)

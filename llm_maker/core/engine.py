@@ -88,7 +88,11 @@ class Engine:
     __slots__ = ("_handlers", "skip_deep", "state", "strategy")
 
     def __init__(self, state: State, strategy: Strategy, *, skip_deep: bool = True) -> None:
-        """`skip_deep` False re-quotes on changes below the top as well; a test shows that the commands are the same."""
+        """`skip_deep` False looks at a market on changes below its top as well.
+
+        A test shows that such a change alters nothing that is wanted. What time alone moves (a tolerance that ends, an opinion
+        that fades) is then merely seen between two Ticks, and not at the next look within a second.
+        """
         self.state = state
         self.strategy = strategy
         self.skip_deep = skip_deep

@@ -243,8 +243,7 @@ def _fit(state: State, market: Market, target: QuoteTarget, allowed: Gate) -> tu
     """(quantity that may rest, why it is less than wanted)."""
     reducing = _reducible(market, target.side)
     if allowed.mode is Mode.REDUCE_ONLY:
-        size = min(target.qty, reducing)
-        floor = market.instrument.floor_qty(size)
+        floor = market.instrument.floor_qty(min(target.qty, reducing))
         return floor, allowed.name if floor < target.qty else ""
     adding = target.qty - min(target.qty, reducing)
     if adding <= 0:
@@ -283,9 +282,8 @@ def _room(state: State, market: Market, target: QuoteTarget) -> tuple[int, str]:
 
 def _unit_loss(state: State, market: Market, side: Side, price: int) -> int:
     """Price units that one unit of new exposure loses at worst: the token's own price, or the stress move of a linear one."""
-    instrument = market.instrument
-    if instrument.is_binary:
-        return price if side is Side.BUY else instrument.payout - price
+    if market.instrument.is_binary:
+        return price if side is Side.BUY else market.instrument.payout - price
     return math.ceil(max(price, market.mark) * state.params.risk.linear_stress_ratio)
 
 
@@ -368,10 +366,7 @@ def _crosses(market: Market, side: Side, price: int) -> bool:
 
 
 def _fat_finger(state: State, market: Market, command: PlaceOrder) -> bool:
-    """A price through fair by more than the band; an exit is measured from the mark, as its slippage limit is.
-
-    The percentage is of the cheaper token, so that a mirrored market has the mirrored band. Sizes are the caps' business.
-    """
+    """A price through fair by more than ticks or a share of the cheaper token; an exit's, through the mark as its limit is."""
     risk, instrument, fair = state.params.risk, market.instrument, market.estimators.fair
     if fair <= 0:
         return True

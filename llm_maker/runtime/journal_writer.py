@@ -216,6 +216,14 @@ class JournalWriter:
         tail = self._tail
         if tail.size + self._pending_bytes < self._limits.max_file or tail.seq < tail.first_seq:
             return False
+        self.rotate()
+        return True
+
+    def rotate(self) -> None:
+        """Begin a new file now; at the end of a clean run, so that another build finds a checkpoint and no old decisions."""
+        tail = self._tail
+        if tail.seq < tail.first_seq:
+            return
         self.flush()
         if self._tidying is not None and self._tidying.done() and (error := self._tidying.exception()):
             self._tidying = None
@@ -226,7 +234,6 @@ class JournalWriter:
         os.close(tail.fd)
         self._digest.update(header)
         self._tidy()
-        return True
 
     def close(self) -> None:
         """Flush, wait for compression, close. Raises `JournalError` if the last lines could not be written."""

@@ -100,6 +100,11 @@ class Recorder:
         made = ((self._decisions, decisions), (self._executions, executions))
         return [(log, [self._encode(ts, line) for line in lines]) for log, lines in made if lines]
 
+    def indexed(self, seq: int) -> None:
+        """Every entry up to `seq` has been recorded: a restart need not look for rows before it."""
+        if self._ledger is not None:
+            self._ledger.append(self._scope, seq, self._state.now, ())
+
     def save_state(self, ts: int) -> None:
         """Leave the totals where `report` finds them; refusals still open are counted up to now."""
         state = self._state

@@ -230,10 +230,12 @@ class Session:
         """In step with a clock: simulated events when they are due, everything else as it comes in."""
         timeline = self.timeline
         while not self.stopped:
-            self._run_due(timeline, clock)
+            self._run_due(timeline, clock, until_ns)
             self.rotate()
-            if until_ns is not None and self.now >= until_ns:
+            due = timeline.next_ns()
+            if until_ns is not None and (self.now >= until_ns or (due is not None and due > until_ns)):
                 self.request_stop("the market time asked for has passed")
+                until_ns = None
             if timeline.feeds_ended() and self.feeds and len(self.feeds) > 1:
                 self.request_stop("the feed has ended")
             self._run_inbox(inbox, timeline)
@@ -241,14 +243,11 @@ class Session:
                 on_idle()
             await self._rest(inbox, timeline, clock)
 
-    def _run_due(self, timeline: Timeline, clock: LiveClock | PacedClock | VirtualClock) -> None:
-        virtual = isinstance(clock, VirtualClock)
-        now = clock.now()
+    def _run_due(self, timeline: Timeline, clock: LiveClock | PacedClock | VirtualClock, until_ns: int | None) -> None:
+        latest = until_ns if isinstance(clock, VirtualClock) else min(clock.now(), until_ns or 1 << 63)
         for _ in range(BATCH):
-            due = timeline.next_ns()
-            if due is None or (not virtual and due > now) or self.stopped:
-                return
-            item = timeline.pop()
+            # A source may be due and have nothing to say; what comes after it may not be due yet.
+            item = None if self.stopped else timeline.pop(latest)
             if item is None:
                 return
             if isinstance(clock, VirtualClock):

@@ -39,7 +39,14 @@ def binary(name: str = "m", **changes: Any) -> Instrument:
 def linear(name: str = "l") -> Instrument:
     """Price 68,000.12, size 0.001."""
     return Instrument(
-        id=InstrumentId(name), venue="v", kind=Kind.LINEAR, price_decimals=2, qty_decimals=3, grid=FixedGrid(1), qty_step=1, min_qty=1
+        id=InstrumentId(name),
+        venue="v",
+        kind=Kind.LINEAR,
+        price_decimals=2,
+        qty_decimals=3,
+        grid=FixedGrid(1),
+        qty_step=1,
+        min_qty=1,
     )
 
 
@@ -85,7 +92,9 @@ class Scripted:
 class Rig:
     """One engine with its market time; every call returns the commands that came of it."""
 
-    def __init__(self, *, strategy: Any = None, wants: Any = None, now: int = T0, cash: int = CASH, account: str = "a", **changes: Any):
+    def __init__(
+        self, *, strategy: Any = None, wants: Any = None, now: int = T0, cash: int = CASH, account: str = "a", **changes: Any
+    ):
         self.strategy = strategy or Scripted()
         if wants is None:
             wants = self.strategy.params_type()
@@ -167,7 +176,9 @@ class Rig:
                 out += self.send(ev.OrderCanceled(order.order_id))
         return out
 
-    def fill(self, order: Order, qty: int | None = None, *, settled: bool = True, fill_id: str = "", fee: int = 0) -> list[AnyCommand]:
+    def fill(
+        self, order: Order, qty: int | None = None, *, settled: bool = True, fill_id: str = "", fee: int = 0
+    ) -> list[AnyCommand]:
         self._fills += 1
         return self.send(
             ev.OrderFilled(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from llm_maker.core import account
@@ -222,8 +224,8 @@ def test_lookups_back_off_and_never_end():
     for _ in range(4 * 300):
         if of(rig.run(0.25), LookUpOrder):
             asked.append((rig.now - start) / NS_PER_S)
-    gaps = [b - a for a, b in zip(asked, asked[1:], strict=False)]
-    assert gaps[0] >= 4 and all(b >= a - 1 for a, b in zip(gaps, gaps[1:], strict=False))
+    gaps = [b - a for a, b in pairwise(asked)]
+    assert gaps[0] >= 4 and all(b >= a - 1 for a, b in pairwise(gaps))
     assert 60 <= gaps[-1] <= 62, gaps
     assert rig.one().status is Status.UNKNOWN
 
@@ -326,8 +328,7 @@ def test_an_order_taken_for_absent_that_is_accepted_after_all_is_looked_up_and_c
     rig.state.strategy_params = Wants()
     rig.run(12)
     told(rig, "absent")
-    rig.send(ev.OrderAccepted(order.order_id, "x"))
-    assert of(rig.run(1.5), LookUpOrder)
+    assert of(rig.send(ev.OrderAccepted(order.order_id, "x")) + rig.run(1.5), LookUpOrder)
     told(rig, "open", order=order)
     assert [c.order_id for c in of(rig.run(1), CancelOrder)] == [order.order_id]
 
@@ -461,6 +462,8 @@ def test_live_does_not_start_beside_foreign_orders_until_resume():
     assert rig.state.mode is Mode.HALTED and "foreign_orders" in rig.state.halts and places(rig.log) == []
     rig.send(ev.OperatorActed(ev.Verb.RESUME, "cli"))
     assert len(places(rig.log)) == 2
+    rig.send(snapshot(orders=[FOREIGN_ORDER]))
+    assert rig.state.halts == {}, "a person has said it once"
 
 
 def test_less_than_our_fills_made_is_drift_and_halts_until_resume():
@@ -566,6 +569,21 @@ def test_a_restart_doubts_every_order_and_sends_none_before_it_knows():
     assert [p.order_id for p in places(rig.run(1))] == ["2-1", "2-2"]
 
 
+def test_a_restart_with_fresh_books_waits_for_the_account_all_the_same():
+    rig = Rig(wants=BOTH).start(binary())
+    rig.state.strategy_params = Wants()
+    for _ in range(3):
+        rig.run(1)
+        rig.ack()
+    other = rig.reborn()
+    other.state.strategy_params = Wants(BOTH)
+    other.send(ev.Started(2, True))
+    other.wait(1)
+    assert places(other.book() + other.run(3)) == []
+    other.send(snapshot())
+    assert len(places(other.run(1))) == 2
+
+
 # Merges.
 
 
@@ -651,9 +669,7 @@ def test_a_transfer_moves_the_bases_and_never_the_pnl():
     assert account.equity(state) - state.flows.start - state.flows.transfers == 0
 
 
-@pytest.mark.parametrize(
-    ("kind", "field"), [("fee", "fees"), ("rebate", "rebates"), ("reward", "rewards"), ("funding", "funding")]
-)
+@pytest.mark.parametrize(("kind", "field"), [("fee", "fees"), ("rebate", "rebates"), ("reward", "rewards"), ("funding", "funding")])
 def test_money_that_comes_with_time_is_pnl_of_its_own_kind(kind, field):
     rig = Rig().start()
     rig.run(2)
@@ -778,7 +794,9 @@ def test_no_order_is_placed_while_stopping_whatever_comes():
     rig = resting(BOTH)
     rig.hold(BUY, 5000, 30 * SHARE)
     rig.send(ev.StopRequested("ctrl-c"))
-    out = rig.ack() + rig.move(5500) + rig.move(4500) + rig.run(20) + rig.send(ev.OperatorActed(ev.Verb.RESUME, "cli")) + rig.run(20)
+    out = (
+        rig.ack() + rig.move(5500) + rig.move(4500) + rig.run(20) + rig.send(ev.OperatorActed(ev.Verb.RESUME, "cli")) + rig.run(20)
+    )
     assert places(out) == []
 
 

@@ -468,7 +468,7 @@ def test_an_intent_for_a_market_that_is_not_there_is_told():
 def test_every_event_of_the_contract_has_a_handler():
     every = ev.AnyEvent.__args__
     rig = Rig()
-    assert {type_ for type_ in every} <= set(rig.engine._handlers) and len(every) == len(set(every))
+    assert set(every) <= set(rig.engine._handlers) and len(every) == len(set(every))
 
 
 def test_a_new_account_has_its_cash_and_nothing_else():

@@ -396,7 +396,7 @@ def test_resume_does_not_lift_a_daily_halt():
 def test_a_plain_resume_does_not_move_the_high_water():
     rig = losing(150, **(LIMITS | {"max_drawdown_ratio": 0.02}))
     live(rig, 2)
-    rig.send(ev.OperatorActed(ev.Verb.PAUSE, "cli"), ev.OperatorActed(ev.Verb.RESUME, "cli"))
+    rig.send(ev.ClockStepped(2 * NS_PER_S), ev.OperatorActed(ev.Verb.PAUSE, "cli"), ev.OperatorActed(ev.Verb.RESUME, "cli"))
     rig.send(ev.CashMoved(ev.CashKind.FEE, -100 * USD))
     live(rig, 2)
     assert "drawdown" in rig.state.halts

@@ -416,6 +416,7 @@ def test_the_fat_finger_band_of_a_mirrored_market_is_the_mirrored_band(mid):
     def reach(middle, side):
         rig = Rig().start()
         rig.move(middle)
+        rig.market().pulled_until, rig.market().estimators.fair = 0, float(middle)
         prices = range(100, 10_000, 100)
         return [p for p in prices if refusal(rig, order(side, p, 10, post_only=False)) != "fat finger"]
 
@@ -482,13 +483,14 @@ def test_cancels_are_sent_even_beyond_the_budget_and_places_are_refused_by_name(
     assert [type(c) for c in out if isinstance(c, PlaceOrder | CancelOrder)] == [CancelOrder]
 
 
-def test_where_messages_suffice_for_one_side_the_reducing_one_goes():
+@pytest.mark.parametrize("holds", [BUY, SELL])
+def test_where_messages_suffice_for_one_side_the_reducing_one_goes(holds):
     rig = Rig(wants=((BUY, 5000, 10 * SHARE), (SELL, 5200, 10 * SHARE)), messages_per_10s=2)
     rig.listed()
     rig.send(ev.Started(1, False), ev.AccountSnapshot((), ()))
-    rig.hold(BUY, 5000, 30 * SHARE)
+    rig.hold(holds, 5000, 30 * SHARE)
     rig.book()
-    assert [o.side for o in rig.live()] == [SELL]
+    assert [o.side for o in rig.live()] == [holds.other]
 
 
 # Steadiness and episodes.

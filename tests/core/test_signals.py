@@ -15,7 +15,7 @@ from llm_maker.core.signals import Opinion, accept, contradiction, market_x, rem
 from llm_maker.core.state import acting
 from llm_maker.core.values import NS_PER_S, Side, logit
 from llm_maker.strategy.maker import Maker, MakerParams
-from tests.core.builders import SHARE, Rig, advice, binary, linear, notices, of, places
+from tests.core.builders import SHARE, Rig, Wants, advice, binary, linear, notices, of, places
 
 P = SignalParams(base_milli=50_000)
 BASE, LIMIT = 50 * SHARE, 200 * SHARE
@@ -430,6 +430,19 @@ def test_an_expired_decision_brings_none():
     rig.wait(3 * 7_200)
     rig.hold(Side.BUY, 5000, 50 * SHARE)
     assert rig.market().exit_plan.stop_ratio == 0.05
+
+
+@pytest.mark.parametrize(("priority", "share"), [("high", 1.0), ("medium", 0.9), ("low", 0.8)])
+def test_priority_orders_capital(priority, share):
+    def bid(priced: Rig) -> int:
+        priced.advise(advice(priority=Grade(priority)))
+        priced.state.strategy_params = Wants(((1, 5000, 100 * SHARE),))
+        priced.run(1)
+        return priced.one(Side.BUY).qty
+
+    # Gross cap $40: 80 shares at 0.50 for the highest priority.
+    assert bid(Rig(gross_ratio=0.004).start()) == int(80 * share) * SHARE
+    assert bid(Rig(gross_ratio=0.004, prior_weight=0.0).start()) == 80 * SHARE, "in shadow nothing is held back"
 
 
 def test_an_order_names_the_decision_that_shaped_it():

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llm_maker.core.commands import CancelOrder, PlaceOrder
-from llm_maker.core.events import OrderFilled, Started
+from llm_maker.core.events import FillFailed, OrderFilled, Started
 from llm_maker.runtime.journal import files
 from llm_maker.runtime.journal_reader import read_journal
 from llm_maker.runtime.replay import engine_from, replay
@@ -105,7 +105,8 @@ def judge_home(home):
     rest = [o.order_id for o in engine.state.orders.values() if o.is_live]
     assert rest == []
 
-    net = net_of_fills(fills)
+    failed = {entry.event.fill_id for entry in entries if isinstance(entry.event, FillFailed)}
+    net = net_of_fills(fill for fill in fills if fill.fill_id not in failed)
     assert net == net_of_state(engine.state)
     assert engine.state.counts.fills == len(fills)
     judge_ledger(home, engine.state, fills, net)
@@ -156,6 +157,8 @@ def test_a_signal_stops_in_order(tmp_path, number):
     assert code == 0, err
     assert result["clean_stop"] is True and result["resting"] == [] and result["orders_placed"] > 0
     entries, _ = judge_home(home)
+    newest = files(journal_folder(home), "main")[-1]
+    assert list(read_journal(newest)) == [], "another build must find a checkpoint and no decisions of this one"
     last = entries[-1]
     assert last.commands[-1].clean and not any(isinstance(c, CancelOrder) for c in last.commands)
 

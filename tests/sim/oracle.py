@@ -32,9 +32,10 @@ from llm_maker.core.orders import FINAL, Status
 from llm_maker.core.values import NS_PER_S, Leg, Mode, Regime, Side, cash_flow, leg_price, leg_side, to_cash_up
 
 QUIET_REGIMES = (Regime.CANCEL_ONLY, Regime.RESTART, Regime.CLOSED)
-REST_BOUND_NS = 3 * NS_PER_S
-"""Cancel latency, a Tick, the timer of look-ups and the way there and back; what was lost or late comes on top."""
-SESSION_WIDE = ("resume", "kill")
+REST_BOUND_NS = NS_PER_S
+"""Cancel latency, a Tick, a look-up there and back; what was lost or late on the way comes on top."""
+LAG_SLACK_NS = 300 * NS_PER_S // 1_000
+"""The core's baseline drifts up a little with time."""
 
 
 class Ledger:
@@ -59,7 +60,9 @@ class Ledger:
                 self._book(self.fills[event.fill_id], -1)
         elif kind is SetsMerged:
             instrument = self.instruments[event.instrument]
-            self.cash += instrument.payout * event.qty // 10 ** (instrument.price_decimals + instrument.qty_decimals - 6) - event.cost
+            self.cash += (
+                instrument.payout * event.qty // 10 ** (instrument.price_decimals + instrument.qty_decimals - 6) - event.cost
+            )
             self.shares[event.instrument, Leg.YES] -= event.qty
             self.shares[event.instrument, Leg.NO] -= event.qty
         elif kind is CashMoved:
@@ -85,6 +88,9 @@ class Oracle:
         self.gapped = {}
         self.down = "not connected"
         self.heard_ns = 0
+        self.least_delay_ns = 1 << 62
+        self.late_ns = 0
+        """How much later than the fastest the last message came."""
         self.halted = ""
         self.paused = {}
         self.regime = Regime.OPEN
@@ -136,7 +142,11 @@ class Oracle:
             self._obey(event, state)
         elif kind is Started:
             self.bad_since.clear()
-        if hasattr(event, "venue_ts") or kind in (VenueUp, Started):
+        sent = getattr(event, "venue_ts", 0)
+        if sent:
+            self.least_delay_ns = min(self.least_delay_ns, now - sent)
+            self.late_ns = now - sent - self.least_delay_ns
+        if sent or kind in (VenueUp, Started):
             self.heard_ns = now
         return touched
 
@@ -274,7 +284,12 @@ class Oracle:
             return f"in regime {self.regime}"
         if now - self.heard_ns > state.params.risk.max_silence_ns:
             return "silent"
-        if venue.lagging or not market.book.trusted or market.book.best_bid >= market.book.best_ask > 0:
+        if (
+            self.late_ns > state.params.risk.max_feed_lag_ns + LAG_SLACK_NS
+            or venue.lagging
+            or not market.book.trusted
+            or market.book.best_bid >= market.book.best_ask > 0
+        ):
             return "lagging or untrusted"
         if market.pulled_until > now or market.resolved is not None or market.operator_mode is Mode.HALTED:
             return "pulled"
@@ -321,7 +336,9 @@ class Oracle:
         unknown = [o.order_id for o in state.orders.values() if o.status is Status.UNKNOWN]
         assert not unknown, f"still UNKNOWN: {unknown}"
         live = sorted(o.order_id for o in state.orders.values() if o.status is Status.OPEN)
-        rests = sorted(o.order_id for o in resting if o.order_id in state.orders and state.orders[o.order_id].status in (Status.OPEN, *FINAL))
+        rests = sorted(
+            o.order_id for o in resting if o.order_id in state.orders and state.orders[o.order_id].status in (Status.OPEN, *FINAL)
+        )
         assert live == rests, f"we believe {live} rest, the exchange has {rests}"
         assert state.cash == cash, f"cash {state.cash}, the exchange says {cash}"
         for name, market in state.markets.items():

@@ -861,7 +861,10 @@ class Weather:
                 continue
             if market.opinion is not None:
                 waits = (*waits, market.opinion.expires_ns)
-            if any(self.now - NS_PER_S < at < end for at in waits) or left - NS_PER_S < end < (market.instrument.end_ns or 0) + NS_PER_S:
+            if (
+                any(self.now - NS_PER_S < at < end for at in waits)
+                or left - NS_PER_S < end < (market.instrument.end_ns or 0) + NS_PER_S
+            ):
                 continue
             self.steady[name] = True
         self.happened["stood_still"] += bool(self.steady)
