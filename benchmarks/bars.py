@@ -1,4 +1,4 @@
-"""The bars that are no tests: a fresh run, backtests of the recorded tape, replays, the goals of the benchmarks. All over real processes."""
+"""The bars that are no tests: a fresh run, backtests of the recorded tape, replays, goals of the benchmarks; over real processes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,25 @@ import msgspec
 from benchmarks.rows import ROOT, SHARED
 from llm_maker.runtime.tape import TapeReader
 
-KEYS = (
-    "mode venue simulated seed frames decisions signals orders_placed orders_canceled fills pnl_usd pnl_exit_usd llm_cost_usd halts "
-    "refusals first_quote_seconds speed_achieved"
-).split()
+KEYS = [
+    "mode",
+    "venue",
+    "simulated",
+    "seed",
+    "frames",
+    "decisions",
+    "signals",
+    "orders_placed",
+    "orders_canceled",
+    "fills",
+    "pnl_usd",
+    "pnl_exit_usd",
+    "llm_cost_usd",
+    "halts",
+    "refusals",
+    "first_quote_seconds",
+    "speed_achieved",
+]
 TAPE = "polymarket_nhl_20260607_0130.jsonl.zst"
 FRAMES = 97_742
 _PATIENCE_S = 1_200.0

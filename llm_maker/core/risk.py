@@ -157,9 +157,10 @@ def gate_cooldown(state: State, market: Market, venue: Venue) -> Gate:
 
 def gate_positions(state: State, market: Market, venue: Venue) -> Gate:
     limit = state.params.risk.max_open_positions
-    held = open_positions(state)
-    full = held >= limit and market.position.net == 0
-    return Gate("positions", Mode.REDUCE_ONLY if full else Mode.ACTIVE, "{} markets held, limit {}", (held, limit))
+    # What rests may fill everywhere at once, so a quoted market counts like a held one.
+    full = len(state.exposed) >= limit and market.instrument.id not in state.exposed
+    text, numbers = "{} markets held or quoted, limit {}", (len(state.exposed), limit)
+    return Gate("positions", Mode.REDUCE_ONLY if full else Mode.ACTIVE, text, numbers)
 
 
 GATES: tuple[GateRule, ...] = (

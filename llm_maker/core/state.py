@@ -227,6 +227,8 @@ class State(msgspec.Struct):
     refused: dict[str, Tally] = msgspec.field(default_factory=dict)
     held: list[str] = msgspec.field(default_factory=list)
     """Instruments with a position or any holding of our own."""
+    exposed: dict[str, bool] = msgspec.field(default_factory=dict)
+    """Instruments with a position or an order of ours that is not final (a set; the values mean nothing)."""
     gross: int = 0
     """Sum of all markets' worst cases, cash."""
     reserved: int = 0
@@ -314,6 +316,10 @@ def refresh_exposure(state: State, market: Market) -> None:
     worst = worst_loss(state.params, market, bids, bid_cost, asks, ask_cost)
     market.loss_no = -position.cost - bid_cost
     market.loss_yes = position.net * instrument.payout - position.cost - ask_cost
+    if market.live or position.net:
+        state.exposed[instrument.id] = True
+    else:
+        state.exposed.pop(instrument.id, None)
     state.gross += worst - market.worst
     state.reserved += reserved - market.reserved
     market.worst, market.reserved = worst, reserved

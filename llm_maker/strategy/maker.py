@@ -172,19 +172,25 @@ def _candidate(view: MarketView, side: Side, params: MakerParams) -> int:
     ticks = (book.best_ask - book.best_bid) // tick
     best = book.best_bid if side is Side.BUY else book.best_ask
     if ticks >= 3:
-        return _deeper(view, side, best, -params.tick_improvement)
+        return _deeper(view, side, best, -_improvement(ticks, params))
     if ticks <= 1 and book.qty_at(side, best) >= params.queue_patience * max(view.estimators.avg_trade, 1.0):
         return _deeper(view, side, best, 1)
     return best
 
 
+def _improvement(ticks: int, params: MakerParams) -> int:
+    """As far as both sides can go without meeting."""
+    return min(params.tick_improvement, (ticks - 1) // 2)
+
+
 def _touch_price(view: MarketView, side: Side, params: MakerParams) -> int:
     """The seed's rule with its directional tilt, never through the other side."""
     book, tick = view.book, _tick(view)
-    wide = (book.best_ask - book.best_bid) // tick >= 3
+    ticks = (book.best_ask - book.best_bid) // tick
+    wide = ticks >= 3
     best = book.best_bid if side is Side.BUY else book.best_ask
     tilt = tilt_ticks(view, params) * side
-    steps = -params.tick_improvement if wide else 0
+    steps = -_improvement(ticks, params) if wide else 0
     if tilt < 0:
         steps += math.ceil(-tilt)
     elif not wide:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from llm_maker.core.commands import CancelOrder, MergeSets, Notice, PlaceOrder, Stop, TimeInForce
+from llm_maker.core.commands import MergeSets, Notice, PlaceOrder, Stop, TimeInForce
 from llm_maker.core.events import (
     BookSnapshot,
     CashKind,
@@ -16,7 +16,6 @@ from llm_maker.core.events import (
     ClockStepped,
     FeedLost,
     FillFailed,
-    FillSettled,
     OperatorActed,
     OrderFilled,
     RegimeChanged,
@@ -380,6 +379,3 @@ def _joint(exclusive, group, losses, worst):
         return sum(worst[n] for n in group)
     none = sum(losses[n][0] for n in group)
     return max(0, -min([none] + [none - losses[n][0] + losses[n][1] for n in group]))
-
-
-__all__ = ["CancelOrder", "FillSettled", "Ledger", "Oracle"]

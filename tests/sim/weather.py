@@ -67,7 +67,7 @@ from llm_maker.core.events import (
     WeightUpdated,
 )
 from llm_maker.core.params import ExecutionParams, ExitParams, Params, RiskParams, SignalParams, SlowParams
-from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S, PPM, FixedGrid, Regime
+from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S, FixedGrid, Regime
 from llm_maker.llm.simulated import SimulatedAnalyst
 from llm_maker.strategy.maker import Maker, MakerParams
 from llm_maker.venues.paper.exchange import Exchange
@@ -125,9 +125,8 @@ class Climate(msgspec.Struct):
 RARE = {"place_very_late": 0.02, "feed_crossed": 0.01, "feed_late": 0.02, "feed_reorder": 0.03, "feed_drop": 0.05}
 """The most of some; of the others half of all goes wrong at worst."""
 INCIDENTS = (
-    "feed_lost", "venue_down", "regime", "clock_step", "loop_block", "lag", "crash", "crash_sending", "operator_market", "operator_all",
-    "tick_change", "dropped", "storage", "weight", "params", "intent", "repeat_account", "silence",
-    "venue_cancels",
+    "feed_lost", "venue_down", "regime", "clock_step", "loop_block", "lag", "silence", "crash", "crash_sending", "operator_market",
+    "operator_all", "tick_change", "dropped", "storage", "weight", "params", "intent", "repeat_account", "venue_cancels",
 )  # fmt: skip
 ENDINGS = ("calm", "calm", "calm", "stop_in_storm", "kill_in_storm")
 KINDS = (
