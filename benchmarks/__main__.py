@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -43,7 +44,8 @@ def main() -> None:
     args = parser.parse_args()
     rows = measure(TINY if args.tiny else FULL, args.names or list(BENCHMARKS))
     missed = [r.name for r in rows if r.met is False]
-    print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}; ratios are of one run")
+    load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores" if hasattr(os, "getloadavg") else f"{os.cpu_count()} cores"
+    print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {load}; ratios are of one run")
     print("\n".join(table(rows)))
     print(f"goals missed: {', '.join(missed)}" if missed else "every goal met")
     if args.json:

@@ -1,4 +1,4 @@
-"""The bars that are no tests: a fresh run, backtests of the recorded tape, replays, goals of the benchmarks; over real processes."""
+"""The bars that are no tests: a fresh run, backtests of the recorded tape, replays, goals of the benchmarks; in real processes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import zstandard
 
 from benchmarks.rows import ROOT, SHARED
 from llm_maker.runtime.tape import TapeReader
@@ -180,8 +181,9 @@ def replays(folder: Path) -> list[Result]:
     else:
         _last_json(_verb("backtest", "--tape", str(tape), "--home", str(folder / "tape"), "--json"))
         results.append(_proved("replay: backtest", folder / "tape" / "logs" / "backtest"))
-    results.append(_proved("replay: killed and restarted", killed(folder / "killed")))
-    plain = _plain(folder / "killed")
+    journals = killed(folder / "killed")
+    results.append(_proved("replay: killed and restarted", journals))
+    plain = _plain(journals, folder / "plain")
     return [*results, _torn(plain, folder / "torn"), _altered(plain, folder / "altered")]
 
 
@@ -216,13 +218,14 @@ def _wait(true: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
-def _plain(home: Path) -> Path:
-    """The longest journal that is not packed."""
-    return max(_journals(home), key=lambda path: path.stat().st_size)
-
-
-def _journals(home: Path) -> Iterator[Path]:
-    return (path for path in (home / "logs" / "journal").rglob("*.jsonl") if path.is_file())
+def _plain(journals: Path, folder: Path) -> Path:
+    """The oldest journal of a folder, unpacked into another one."""
+    first = min(journals.glob("journal-*"))
+    folder.mkdir()
+    plain = folder / first.name.removesuffix(".zst")
+    raw = first.read_bytes()
+    plain.write_bytes(zstandard.ZstdDecompressor().decompress(raw) if first.suffix == ".zst" else raw)
+    return plain
 
 
 def _torn(journal: Path, folder: Path) -> Result:

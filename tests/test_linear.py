@@ -1,14 +1,14 @@
 """One LINEAR instrument (price 68,000.12, size 0.001) through the whole house: book to replay, to the cash unit. Simulated."""
 
 import random
+import sqlite3
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_maker.core.account import equity, exit_equity
-from llm_maker.core.commands import PlaceOrder
-from llm_maker.core.engine import Engine, new_state
+from llm_maker.core.worth import equity, exit_equity
+from llm_maker.core.engine import Engine, checkpoint, new_state
 from llm_maker.core.events import (
     Action,
     Bias,
@@ -63,10 +63,10 @@ BUY, SELL = Side.BUY, Side.SELL
 PRICE = 6_800_012
 
 
-def perp(price_decimals=2, qty_decimals=3):
+def perp(price_decimals=2, qty_decimals=3, maker_ppm=150):
     return Instrument(
         id="BTC", venue="perps", kind=Kind.LINEAR, price_decimals=price_decimals, qty_decimals=qty_decimals,
-        grid=FixedGrid(1), qty_step=1, min_qty=1, fee=FeeRule(curve=FeeCurve.NOTIONAL, taker_ppm=450, maker_ppm=150),
+        grid=FixedGrid(1), qty_step=1, min_qty=1, fee=FeeRule(curve=FeeCurve.NOTIONAL, taker_ppm=450, maker_ppm=maker_ppm),
     )  # fmt: skip
 
 
@@ -113,8 +113,8 @@ def settings_of(**signals):
 class Rig:
     """Feed, exchange, maker, journal, ledger of one linear market in virtual time."""
 
-    def __init__(self, folder, steps, settings=None):
-        self.feed = Script([(T0, InstrumentListed(perp())), (T0, VenueUp("perps", True)), *steps])
+    def __init__(self, folder, steps, settings=None, instrument=None):
+        self.feed = Script([(T0, InstrumentListed(instrument or perp())), (T0, VenueUp("perps", True)), *steps])
         self.exchange = Exchange(ExchangeParams(seed=1, start_cash=START, volume_cap_ratio=1.0, improve_share=1.0))
         self.timeline = Timeline([("", self.feed), ("main", self.exchange), ("", Ticker(T0))])
         self.engine = Engine(new_state("main", settings or settings_of(), MAKER["maker"], MakerParams(), START), MAKER["maker"])
@@ -122,7 +122,7 @@ class Rig:
         self.journal = JournalWriter.create(
             folder / "journal",
             "main",
-            lambda: Checkpoint(msgspec_state(self.state), self.timeline.checkpoint()),
+            lambda: Checkpoint(checkpoint(self.state), self.timeline.checkpoint()),
             limits=JournalLimits(compress=False),
         )
         self.ledger = Ledger.open(folder / "ledger.sqlite3")
@@ -159,12 +159,6 @@ class Rig:
         self.ledger.drain()
 
 
-def msgspec_state(state):
-    from llm_maker.core.engine import checkpoint
-
-    return checkpoint(state)
-
-
 def book(at, mid=PRICE, half=50, depth=900):
     bids = tuple((mid - half - 10 * n, depth) for n in range(4))
     asks = tuple((mid + half + 10 * n, depth) for n in range(4))
@@ -182,10 +176,6 @@ def trade(at, side, qty, beyond=60, mid=PRICE):
 
 def flow(count, side, start, qty=7):
     return [trade(start + 3 * n + 0.3, side, qty) for n in range(count)]
-
-
-def placed(rig):
-    return [c for entry in read_journal(rig.journal.path) for c in entry.commands if isinstance(c, PlaceOrder)]
 
 
 def test_the_maker_quotes_a_linear_market_in_money(tmp_path):
@@ -287,11 +277,17 @@ def test_the_trades_view_shows_people_prices_and_sizes(tmp_path):
     rig = Rig(tmp_path, quiet(10) + flow(1, SELL, 5))
     rig.until(9)
     rig.end()
-    import sqlite3
-
     with sqlite3.connect(rig.ledger.path) as db:
         (price, size, side), *more = db.execute("SELECT price, size, side FROM trades").fetchall()
     assert more == [] and side == "buy" and size == 0.007 and price == pytest.approx(68_000.12, abs=0.6)
+
+
+def test_a_fill_that_moves_no_cash_is_still_a_row(tmp_path):
+    """Opening a linear position without a fee costs nothing at that moment."""
+    rig = Rig(tmp_path, quiet(10) + flow(1, SELL, 5), instrument=perp(maker_ppm=0))
+    rig.until(9)
+    rig.end()
+    assert rig.state.cash == START and rig.ledger.positions(SCOPE) == {"BTC": rig.market.position.net} == {"BTC": 7}
 
 
 @pytest.mark.parametrize("side", [BUY, SELL])

@@ -19,9 +19,9 @@ from rich.live import Live
 from rich.text import Text
 
 from llm_maker.console import tables, view
-from llm_maker.core.account import equity
 from llm_maker.core.state import Market, State
 from llm_maker.core.values import usd
+from llm_maker.core.worth import equity
 
 NOTICES = 4
 _FAULTS = (

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from llm_maker.core import risk
-from llm_maker.core.account import equity, exit_equity
 from llm_maker.core.orders import Status
 from llm_maker.core.params import sizes
 from llm_maker.core.quote import effective
 from llm_maker.core.state import Market, State, Venue
 from llm_maker.core.values import NS_PER_S, Mode, Side, usd
+from llm_maker.core.worth import equity, exit_equity
 
 
 def status(state: State) -> dict[str, Any]:

@@ -8,7 +8,6 @@ the model is probed with growing pauses, and one good answer brings it back. No 
 from __future__ import annotations
 
 from llm_maker.core import signals
-from llm_maker.core.account import equity
 from llm_maker.core.commands import Level, MarketBrief, PortfolioBrief, RequestSignals
 from llm_maker.core.events import Action, Signal, SignalsFailed, SignalsReceived, SignalsSkipped
 from llm_maker.core.params import sizes
@@ -16,6 +15,7 @@ from llm_maker.core.risk import open_positions
 from llm_maker.core.state import Market, State, Tally
 from llm_maker.core.step import Step
 from llm_maker.core.values import NS_PER_S, Mode, usd
+from llm_maker.core.worth import equity
 
 HOUR_NS = 3_600 * NS_PER_S
 PROBE_MARKETS = 1
@@ -30,6 +30,8 @@ def drive(step: Step) -> None:
         if step.now - slow.asked_ns > params.answer_timeout_ns:
             _fail(step, "timeout", "no answer in time")
         return
+    if state.mode is Mode.HALTED:
+        return  # an answer that nothing may act on is not worth its price
     if slow.fallback:
         if step.now >= slow.probe_ns:
             _ask(step, "probe", probe=True)

@@ -5,13 +5,13 @@ Halts are judged here and never on data, so a quiet feed cannot hide a loss. Bas
 
 from __future__ import annotations
 
-from llm_maker.core.account import equity, halt
 from llm_maker.core.commands import Level
 from llm_maker.core.exits import judge
 from llm_maker.core.quote import start_exit
 from llm_maker.core.state import Market
 from llm_maker.core.step import Step
 from llm_maker.core.values import CASH_PER_USD, NS_PER_S
+from llm_maker.core.worth import equity
 
 DAY_NS = 86_400 * NS_PER_S
 _EPOCH_WEEKDAY = 3
@@ -62,7 +62,7 @@ def lift_halts(step: Step) -> None:
 def _limit(step: Step, name: str, loss: int, limit: float, until_ns: int) -> None:
     if loss > limit > 0:
         text = f"{name.replace('_', ' ')} ${loss / CASH_PER_USD:.2f} is over ${limit / CASH_PER_USD:.2f}"
-        halt(step, name, text, until_ns)
+        step.halt(name, text, until_ns)
 
 
 def _month(day: int) -> int:

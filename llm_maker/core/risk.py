@@ -14,7 +14,7 @@ import msgspec
 
 from llm_maker.core.commands import PlaceOrder
 from llm_maker.core.params import Params, sizes
-from llm_maker.core.state import Market, State, Venue, acting, order_cash, worst_loss
+from llm_maker.core.state import Market, State, Venue, acting, foreign_resting, order_cash, worst_loss
 from llm_maker.core.strategy import QuoteTarget
 from llm_maker.core.values import CASH_PER_USD, NS_PER_S, Mode, Regime, Side, to_cash_up
 
@@ -291,7 +291,7 @@ def _unit_loss(state: State, market: Market, side: Side, price: int) -> int:
 def _cash_rooms(state: State, market: Market) -> list[tuple[str, int]]:
     """What every money cap leaves for this side of this market, its own resting orders there left out."""
     risk = state.params.risk
-    base = worst_loss(state.params, market, 0, 0, 0, 0)
+    base = worst_loss(state.params, market, *foreign_resting(state, market))
     others = state.gross - market.worst
     opinion = acting(state, market)
     share = _PRIORITY_SHARE[opinion.signal.priority.value] if opinion else 1.0
@@ -410,7 +410,7 @@ def _limits(state: State, market: Market, command: PlaceOrder, allowed: Gate) ->
 
 
 def _worst_with(state: State, market: Market, command: PlaceOrder) -> int:
-    bids = asks = bid_cost = ask_cost = 0
+    bids, bid_cost, asks, ask_cost = foreign_resting(state, market)
     payout = market.instrument.payout
     entries = [(o.side, o.remaining, o.price) for o in state.live_orders(market)]
     for side, size, price in [*entries, (command.side, command.qty, command.price)]:
@@ -440,7 +440,7 @@ def describe_caps(state: State, market: Market) -> list[tuple[str, str]]:
     risk = state.params.risk
     _, limit = sizes(state.params, market.instrument, market.mark)
     instrument = market.instrument
-    base = worst_loss(state.params, market, 0, 0, 0, 0)
+    base = worst_loss(state.params, market, *foreign_resting(state, market))
     return [
         ("position", f"{instrument.usd_qty(market.position.net):g} of {instrument.usd_qty(limit):g}"),
         ("market", f"worst case ${market.worst / CASH_PER_USD:.2f} (position alone ${base / CASH_PER_USD:.2f}) of "

@@ -13,6 +13,7 @@ from llm_maker.core.bars import Bars
 from llm_maker.core.book import Book
 from llm_maker.core.commands import PlaceOrder
 from llm_maker.core.estimators import Estimators
+from llm_maker.core.events import RestingOrder
 from llm_maker.core.exits import ExitPlan
 from llm_maker.core.lag import Lag
 from llm_maker.core.markouts import Markouts
@@ -237,6 +238,8 @@ class State(msgspec.Struct):
     account_known: bool = False
     """A first account snapshot of this session was compared and agreed."""
     account_asked_ns: int = 0
+    account_doubted: bool = False
+    """What a snapshot called foreign may have been ours all along: ask again soon."""
     stopping: str = ""
     stop_ns: int = 0
     stopped: bool = False
@@ -244,8 +247,8 @@ class State(msgspec.Struct):
     """Waiting for `approve`."""
     closed: list[ClosedTrip] = msgspec.field(default_factory=list)
     """Round trips that the present event ended; for the ledger."""
-    foreign_orders: dict[str, str] = msgspec.field(default_factory=dict)
-    """Venue id -> instrument of resting orders that are not ours."""
+    foreign_orders: dict[str, RestingOrder] = msgspec.field(default_factory=dict)
+    """Venue id -> resting order that is not ours: shown, counted in the worst case, never touched."""
 
     @property
     def mode(self) -> Mode:
@@ -304,7 +307,7 @@ def refresh_exposure(state: State, market: Market) -> None:
     """
     instrument, position = market.instrument, market.position
     reserved = 0
-    bids = asks = bid_cost = ask_cost = 0
+    bids, bid_cost, asks, ask_cost = foreign_resting(state, market)
     for order in state.live_orders(market):
         reserved += order_cash(instrument, order, order.remaining)
         if order.side is Side.BUY:
@@ -323,6 +326,19 @@ def refresh_exposure(state: State, market: Market) -> None:
     state.gross += worst - market.worst
     state.reserved += reserved - market.reserved
     market.worst, market.reserved = worst, reserved
+
+
+def foreign_resting(state: State, market: Market) -> tuple[int, int, int, int]:
+    """(bids, their cost, asks, their cost) of resting orders that are not ours: they fill into the same account."""
+    bids = bid_cost = asks = ask_cost = 0
+    for order in state.foreign_orders.values():
+        if order.instrument != market.instrument.id:
+            continue
+        if order.side is Side.BUY:
+            bids, bid_cost = bids + order.qty, bid_cost + order.qty * order.price
+        else:
+            asks, ask_cost = asks + order.qty, ask_cost + order.qty * (market.instrument.payout - order.price)
+    return bids, bid_cost, asks, ask_cost
 
 
 def worst_loss(params: Params, market: Market, bids: int, bid_cost: int, asks: int, ask_cost: int) -> int:

@@ -6,12 +6,14 @@ An order is in flight from the step that decides it: `place` and `cancel` record
 from __future__ import annotations
 
 from llm_maker.core import orders, risk
-from llm_maker.core.commands import AnyCommand, CancelOrder, Level, Notice, PlaceOrder, TimeInForce
+from llm_maker.core.commands import AnyCommand, CancelOrder, Level, Notice, PlaceOrder, RequestAccount, TimeInForce
 from llm_maker.core.orders import Order, What
-from llm_maker.core.state import Market, State, refresh_exposure, reserved_shares
+from llm_maker.core.state import Halt, Market, State, refresh_exposure, reserved_shares
 from llm_maker.core.strategy import QuoteTarget, Strategy
-from llm_maker.core.values import Leg, Side
+from llm_maker.core.values import NS_PER_S, Leg, Side
 
+ACCOUNT_RETRY_NS = 5 * NS_PER_S
+"""Between two questions about the account."""
 RECENT_ORDERS = 2_000
 """Final orders kept for late fills."""
 
@@ -29,6 +31,21 @@ class Step:
 
     def notice(self, level: Level, code: str, text: str, instrument: str = "") -> None:
         self.out.append(Notice(level, code, text, instrument))
+
+    def halt(self, name: str, text: str, until_ns: int) -> None:
+        """Stand still from now on; `until_ns` 0 waits for a person. The quotes go at the next Tick at the latest."""
+        halts = self.state.halts
+        if name not in halts:
+            halts[name] = Halt(self.now, until_ns, text)
+            self.state.counts.halts += 1
+            self.notice(Level.ERROR, f"halt_{name}", text)
+            for market in self.state.markets.values():
+                market.dirty = True
+
+    def ask_account(self, reason: str) -> None:
+        """Ask what rests and what is held."""
+        self.state.account_asked_ns = self.now
+        self.out.append(RequestAccount(reason))
 
     def cancel(self, order: Order, reason: str) -> None:
         """Ask the venue to cancel, once; cancels have first call on the message budget and are sent even beyond it."""

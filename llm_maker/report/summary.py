@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from llm_maker.core.account import equity, exit_equity
 from llm_maker.core.state import Counts, Flows, State, Tally
 from llm_maker.core.values import NS_PER_S, usd
+from llm_maker.core.worth import equity, exit_equity
 
 
 class Split(msgspec.Struct, frozen=True):

@@ -14,13 +14,13 @@ from typing import Any
 import msgspec
 
 from llm_maker.core import events as e
-from llm_maker.core.account import equity, exit_equity
 from llm_maker.core.agenda import portfolio
 from llm_maker.core.commands import AnyCommand, CancelOrder, MarketBrief, MergeSets, Notice, PlaceOrder, RequestSignals
 from llm_maker.core.quote import effective
 from llm_maker.core.signals import market_x
 from llm_maker.core.state import Market, State
 from llm_maker.core.values import NS_PER_S, Instrument, Leg, Side, expit, leg_price, leg_side, usd
+from llm_maker.core.worth import equity, exit_equity
 from llm_maker.runtime.ledger import Ledger
 from llm_maker.runtime.line_log import LineLog, iso
 from llm_maker.runtime.rows import CashRow, DecisionRow, EquityRow, FillRow, RiskRow, Row, Scope, SettleRow, TripRow
@@ -195,17 +195,13 @@ class Recorder:
         return rows
 
     def _fill_row(self, event: e.OrderFilled) -> FillRow | None:
-        """The ledger's row of a fill; None for one that was booked before."""
+        """The ledger's row of a fill; None for one that was booked before, or had failed before it was told."""
         state = self._state
         market = state.markets.get(event.instrument)
         if market is None or state.counts.fills == self._fills:
             return None
         order = state.orders.get(event.order_id)
         status = "provisional" if event.fill_id in market.position.pending else "settled"
-        cash = state.cash - self._cash + event.fee
-        if status == "settled" and not event.settled and state.cash == self._cash:
-            # Its failure was told before the fill itself: it never moved anything.
-            cash, status = 0, "failed"
         return FillRow(
             order_id=event.order_id,
             fill_id=event.fill_id,
@@ -216,7 +212,7 @@ class Recorder:
             qty=event.qty,
             price_scale=10**market.instrument.price_decimals,
             qty_scale=10**market.instrument.qty_decimals,
-            cash=cash,
+            cash=state.cash - self._cash + event.fee,
             fee=event.fee,
             liquidity=event.liquidity.value,
             cash_after=state.cash,

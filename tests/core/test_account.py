@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from llm_maker.core import account
+from llm_maker.core import worth
 from llm_maker.core import events as ev
 from llm_maker.core.commands import CancelOrder, Level, LookUpOrder, MergeSets, PlaceOrder, RequestAccount, Stop
 from llm_maker.core.orders import Status
@@ -427,14 +427,14 @@ def test_flatten_leaves_foreign_shares_alone():
 def test_adopt_makes_a_holding_ours_without_moving_the_pnl():
     rig = Rig().start(account=snapshot(("m", Leg.YES, 40 * SHARE)))
     rig.run(2)
-    before = account.equity(rig.state)
+    before = worth.equity(rig.state)
     rig.send(ev.OperatorActed(ev.Verb.ADOPT, "cli", "m"))
     state, position = rig.state, rig.market().position
     assert position.yes.foreign == 0 and position.net == 40 * SHARE and rig.market().exit_plan is not None
-    worth = 40 * SHARE * 5100
-    assert account.equity(state) - before == worth == state.flows.transfers
-    assert state.risk.day_base == before + worth == state.risk.high_water
-    assert account.equity(state) - state.flows.start - state.flows.transfers == 0
+    value = 40 * SHARE * 5100
+    assert worth.equity(state) - before == value == state.flows.transfers
+    assert state.risk.day_base == before + value == state.risk.high_water
+    assert worth.equity(state) - state.flows.start - state.flows.transfers == 0
 
 
 def test_adopt_waits_for_a_price():
@@ -450,11 +450,31 @@ FOREIGN_ORDER = ev.RestingOrder("", "x-99", "m", BUY, Leg.YES, 4800, 10 * SHARE)
 
 def test_a_foreign_order_is_named_once_and_never_canceled():
     rig = Rig(wants=BOTH).start(account=snapshot(orders=[FOREIGN_ORDER]))
-    assert rig.state.foreign_orders == {"x-99": "m"} and len(notices(rig.log, "foreign_order")) == 1
+    assert list(rig.state.foreign_orders) == ["x-99"] and len(notices(rig.log, "foreign_order")) == 1
     rig.send(snapshot(orders=[FOREIGN_ORDER]))
     rig.send(ev.OperatorActed(ev.Verb.CANCEL_ALL, "cli"))
     assert len(notices(rig.log, "foreign_order")) == 1
     assert {c.order_id for c in of(rig.log, CancelOrder)} == {"1-1", "1-2"}
+
+
+def test_a_foreign_order_is_counted_in_the_worst_case_until_it_leaves():
+    rig = Rig().start(account=snapshot(orders=[FOREIGN_ORDER]))
+    assert rig.state.gross == rig.market().worst == 10 * SHARE * 4800
+    rig.send(snapshot())
+    assert rig.state.gross == 0 and rig.state.foreign_orders == {}
+
+
+def test_a_fill_that_a_snapshot_showed_first_is_not_ours_twice():
+    rig = quoting()
+    order = rig.one()
+    rig.send(snapshot(("m", Leg.YES, 5 * SHARE), orders=[ev.RestingOrder(order.order_id, "v", "m", BUY, Leg.YES, 5000, order.qty)]))
+    assert rig.market().position.yes.foreign == 5 * SHARE
+    rig.fill(order, 5 * SHARE)
+    rig.send(ev.OperatorActed(ev.Verb.ADOPT, "cli", "m"))
+    assert rig.market().position.net == 5 * SHARE, "adopting waits while the account is in doubt"
+    assert of(rig.run(6), RequestAccount)
+    rig.send(snapshot(("m", Leg.YES, 5 * SHARE)))
+    assert rig.market().position.yes.foreign == 0 and not rig.state.account_doubted
 
 
 def test_live_does_not_start_beside_foreign_orders_until_resume():
@@ -610,9 +630,9 @@ def test_fewer_sets_are_merged_when_cash_is_short():
 def test_a_merge_pays_out_and_is_no_pnl():
     rig = sets(Rig().start(), 20)
     rig.run(3)
-    before = account.equity(rig.state)
+    before = worth.equity(rig.state)
     rig.send(ev.SetsMerged("m", 20 * SHARE, cost=100))
-    assert account.equity(rig.state) == before - 100
+    assert worth.equity(rig.state) == before - 100
     assert rig.market().position.sets() == 0 and rig.state.counts.merges == 1 and rig.state.held == []
     assert rig.state.flows.fees == -100
 
@@ -666,7 +686,7 @@ def test_a_transfer_moves_the_bases_and_never_the_pnl():
     state = rig.state
     assert state.halts == {} and state.cash == CASH - 500 * USD and state.flows.transfers == -500 * USD
     assert state.risk.day_base == state.risk.week_base == state.risk.month_base == state.risk.high_water == CASH - 500 * USD
-    assert account.equity(state) - state.flows.start - state.flows.transfers == 0
+    assert worth.equity(state) - state.flows.start - state.flows.transfers == 0
 
 
 @pytest.mark.parametrize(("kind", "field"), [("fee", "fees"), ("rebate", "rebates"), ("reward", "rewards"), ("funding", "funding")])
@@ -682,9 +702,9 @@ def test_a_redemption_burns_the_shares_at_the_outcome():
     rig = Rig().start()
     rig.hold(BUY, 5000, 40 * SHARE)
     rig.send(ev.MarketResolved("m", 10_000))
-    assert account.equity(rig.state) == CASH + 40 * SHARE * 5000
+    assert worth.equity(rig.state) == CASH + 40 * SHARE * 5000
     rig.send(ev.CashMoved(ev.CashKind.REDEMPTION, 40 * SHARE * 10_000, "m", Leg.YES, 40 * SHARE))
-    assert rig.state.cash == CASH + 40 * SHARE * 5000 == account.equity(rig.state)
+    assert rig.state.cash == CASH + 40 * SHARE * 5000 == worth.equity(rig.state)
     assert rig.market().position.net == 0 and rig.state.held == [] and rig.market().exit_plan is None
     assert rig.state.closed[0].trip.realised == 40 * SHARE * 5000
 
@@ -694,7 +714,7 @@ def test_the_losing_side_is_redeemed_for_nothing():
     rig.hold(SELL, 5200, 40 * SHARE)
     rig.send(ev.MarketResolved("m", 10_000))
     rig.send(ev.CashMoved(ev.CashKind.REDEMPTION, 0, "m", Leg.NO, 40 * SHARE))
-    assert account.equity(rig.state) == CASH - 40 * SHARE * 4800 == rig.state.cash
+    assert worth.equity(rig.state) == CASH - 40 * SHARE * 4800 == rig.state.cash
 
 
 def test_a_resolved_market_is_left_marked_at_its_outcome_and_quoted_no_more():
@@ -704,15 +724,15 @@ def test_a_resolved_market_is_left_marked_at_its_outcome_and_quoted_no_more():
     assert len(of(out, CancelOrder)) == 2
     rig.ack()
     rig.move(5100)
-    assert acts(rig.run(40)) == [] and account.equity(rig.state) == CASH - 20 * SHARE * 5000
-    assert account.exit_equity(rig.state) == CASH - 20 * SHARE * 5000
+    assert acts(rig.run(40)) == [] and worth.equity(rig.state) == CASH - 20 * SHARE * 5000
+    assert worth.exit_equity(rig.state) == CASH - 20 * SHARE * 5000
 
 
 def test_exit_equity_leaves_at_the_touch():
     rig = Rig().start()
     rig.hold(BUY, 5000, 20 * SHARE)
-    assert account.equity(rig.state) == CASH + 20 * SHARE * 100
-    assert account.exit_equity(rig.state) == CASH
+    assert worth.equity(rig.state) == CASH + 20 * SHARE * 100
+    assert worth.exit_equity(rig.state) == CASH
 
 
 @pytest.mark.parametrize(

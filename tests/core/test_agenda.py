@@ -466,3 +466,12 @@ def test_a_quiet_slow_loop_sends_nothing_but_questions():
         for request in asked(rig.run(45)):
             answer(rig, request)
     assert {type(c) for c in acts(rig.log)} <= {RequestSignals, type(acts(rig.log)[0])}
+
+
+def test_a_halted_account_asks_nobody():
+    rig = slow()
+    answer(rig, first(rig))
+    rig.send(ev.OperatorActed(ev.Verb.PAUSE, "cli"))
+    assert asked(rig.run(2_000)) == []
+    rig.send(ev.OperatorActed(ev.Verb.RESUME, "cli"))
+    assert asked(rig.run(1))

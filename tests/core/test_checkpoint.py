@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_maker.core import events as ev
-from llm_maker.core.account import equity
+from llm_maker.core.worth import equity
 from llm_maker.core.commands import PlaceOrder, RequestSignals
 from llm_maker.core.engine import Engine, checkpoint, new_state, restore
 from llm_maker.core.events import SignalsReceived

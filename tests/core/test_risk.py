@@ -145,7 +145,7 @@ def test_live_takes_no_new_risk_where_start_or_end_is_unknown(field, gate):
 
 
 def test_a_new_market_is_not_opened_beyond_the_limit_and_what_is_quoted_or_held_goes_on():
-    rig = Rig(max_open_positions=2).start(*(binary(n) for n in "abc"))
+    rig = Rig(wants=((BUY, 5000, 10 * SHARE),), max_open_positions=2).start(*(binary(n) for n in "abc"))
     rig.run(2)
     quoted = [n for n in "abc" if rig.market(n).live]
     assert len(quoted) == 2, "what rests may fill everywhere at once"

@@ -381,3 +381,23 @@ def test_the_recorder_hears_all_but_plain_public_data(tmp_path):
     assert [seq for seq, *_ in notes.told] == sorted({seq for seq, *_ in notes.told})
     assert account.seq >= notes.told[-1][0]
     assert not any(isinstance(c, Notice) and c.code == "halt" for *_, cs in notes.told for c in cs)
+
+
+async def test_an_event_is_stamped_between_what_was_and_what_is_due(tmp_path):
+    """The clock may be ahead of a batch that is not worked off, or an event may have waited while one was."""
+    world, session, account = started(tmp_path)
+    drive(session, 5)
+    clock = VirtualClock(session.now + 60 * NS_PER_S)
+    inbox = Inbox(clock, "simulated")
+    inbox.bind(asyncio.get_running_loop())
+    inbox.put(OperatorActed(Verb.RESUME, "early"), "main")
+    due = session.timeline.next_ns()
+    session._run_inbox(inbox, session.timeline)
+    assert session.now == due, "not after what is due"
+    old = Inbox(VirtualClock(session.now - NS_PER_S), "simulated")
+    old.put(OperatorActed(Verb.RESUME, "late"), "main")
+    session._run_inbox(old, session.timeline)
+    assert session.now == due == world.engine.state.now, "and never before what was"
+    drive(session, 5)
+    account.journal.close()
+    assert replay(account.journal.path, STRATEGIES).entries == account.seq

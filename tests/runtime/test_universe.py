@@ -79,7 +79,9 @@ def test_nothing_of_an_unchosen_market_gets_through():
 def test_the_chosen_markets_hear_what_they_would_hear_alone():
     everything = heard(feed(), 60)
     some = heard(feed(exclude=["SIM-0002"]), 60)
-    assert some == [e for e in everything if getattr(getattr(e, "instrument", None), "id", getattr(e, "instrument", "")) != "SIM-0002"]
+    assert some == [
+        e for e in everything if getattr(getattr(e, "instrument", None), "id", getattr(e, "instrument", "")) != "SIM-0002"
+    ]
 
 
 def test_verdicts_survive_a_checkpoint():

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import llm_maker
-from tests.sim.weather import KINDS, Weather
+from tests.sim.climate import KINDS
+from tests.sim.weather import Weather
 
 SLICE = range(20)
 FULL = range(20, 2_020)

@@ -28,181 +28,61 @@ from llm_maker.core.engine import Engine, checkpoint, new_state, restore
 from llm_maker.core.events import (
     AccountSnapshot,
     AccountUnknown,
-    Action,
-    Bias,
     BookDelta,
-    BookSnapshot,
     CancelRejected,
     CashMoved,
-    ClockStepped,
-    FeedLost,
     FillFailed,
-    FillSettled,
-    Grade,
-    InstrumentDropped,
     InstrumentListed,
-    IntentReceived,
-    LoopDelayed,
     MarketResolved,
     MergeFailed,
     OperatorActed,
     OrderCanceled,
     OrderFilled,
     OrderUncertain,
-    ParamsChanged,
-    RegimeChanged,
     SetsMerged,
-    Signal,
     SignalsFailed,
     SignalsReceived,
     Started,
     StopRequested,
-    StorageFailed,
     Tick,
     TopReported,
-    TradePrinted,
-    VenueDown,
     VenueUp,
     Verb,
-    WeightUpdated,
 )
-from llm_maker.core.params import ExecutionParams, ExitParams, Params, RiskParams, SignalParams, SlowParams
-from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S, FixedGrid, Regime
+from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S, Regime
 from llm_maker.llm.simulated import SimulatedAnalyst
-from llm_maker.strategy.maker import Maker, MakerParams
+from llm_maker.strategy.maker import MakerParams
 from llm_maker.venues.paper.exchange import Exchange
 from llm_maker.venues.paper.market import MarketParams, SimulatedMarket
 from llm_maker.venues.paper.records import ExchangeParams
-from llm_maker.venues.paper.regimes import VENUE
+from tests.sim.climate import DAY_S, ENDINGS, STRATEGY, Climate, Report, climate_of, lie, params_of
+from tests.sim.incidents import MONEY, Incidents
 from tests.sim.oracle import Oracle
 
 TICK_NS = 250 * NS_PER_MS
-HOT = (BookDelta, BookSnapshot, TopReported, TradePrinted)
-MONEY = (OrderFilled, FillSettled, FillFailed, SetsMerged, MergeFailed, CashMoved)
-"""What a port must deliver in the end, however late: it can be read again from the venue's history."""
+UPLINK = {
+    PlaceOrder: "_send_place",
+    CancelOrder: "_send_cancel",
+    LookUpOrder: "_send_lookup",
+    RequestAccount: "_send_account",
+    MergeSets: "_send_merge",
+}
 ONCE = (SetsMerged, MergeFailed, CashMoved)
-"""Carries no id in the contract: the port must tell it once."""
+"""Without an id in the contract: the port must tell it once."""
 CALM_S = 95
 STILL_S = 20
 QUIET_AFTER_S = 9
 """An answer that is on its way, the flicker time, a refused side's wait, a round trip."""
-DAY_S = 86_400
-STRATEGY = Maker()
 
 
-class Climate(msgspec.Struct):
-    """How often each thing goes wrong, as chances; drawn for a run, zero in calm weather."""
-
-    feed_drop: float = 0.0
-    feed_double: float = 0.0
-    feed_reorder: float = 0.0
-    feed_late: float = 0.0
-    feed_crossed: float = 0.0
-    place_lost: float = 0.0
-    place_uncertain: float = 0.0
-    place_late: float = 0.0
-    place_very_late: float = 0.0
-    place_doubled: float = 0.0
-    cancel_lost: float = 0.0
-    cancel_late: float = 0.0
-    cancel_refused: float = 0.0
-    lookup_lost: float = 0.0
-    account_lost: float = 0.0
-    account_unknown: float = 0.0
-    merge_failed: float = 0.0
-    merge_unsure: float = 0.0
-    answer_lost: float = 0.0
-    answer_late: float = 0.0
-    answer_double: float = 0.0
-    money_late: float = 0.0
-    money_very_late: float = 0.0
-    money_double: float = 0.0
-    lie: float = 0.0
-    model_fails: float = 0.0
-    model_silent: float = 0.0
-
-
-RARE = {"place_very_late": 0.02, "feed_crossed": 0.01, "feed_late": 0.02, "feed_reorder": 0.03, "feed_drop": 0.05}
-"""The most of some; of the others half of all goes wrong at worst."""
-INCIDENTS = (
-    "feed_lost", "venue_down", "regime", "clock_step", "loop_block", "lag", "silence", "crash", "crash_sending", "operator_market",
-    "operator_all", "tick_change", "dropped", "storage", "weight", "params", "intent", "repeat_account", "venue_cancels",
-)  # fmt: skip
-ENDINGS = ("calm", "calm", "calm", "stop_in_storm", "kill_in_storm")
-KINDS = (
-    *Climate.__struct_fields__,
-    *INCIDENTS,
-    "late_fill",
-    "fill_after_cancel",
-    "settlement_failed",
-    "resolved",
-    "journal_tail_lost",
-)
-
-
-class Report(msgspec.Struct):
-    """What a run was: for counting, not for judging."""
-
-    seed: int
-    ending: str
-    happened: Counter
-    counts: dict
-    crossed: Counter
-    longest_ns: int
-    stop: Stop | None
-    events: int
-    sessions: int
-    quotes_at_end: int
-    rejected: Counter
-    merges: int
-
-
-def params_of(dice):
-    """Limits near enough to be met, triggers fast enough to fire within minutes."""
-    risk = RiskParams(
-        bankroll=1_000 * CASH_PER_USD,
-        max_order_cost=dice.choice((15, 40, 100)) * CASH_PER_USD,
-        market_ratio=dice.choice((0.02, 0.05, 0.10)),
-        event_ratio=dice.choice((0.05, 0.12)),
-        cluster_ratio=dice.choice((0.06, 0.15)),
-        gross_ratio=dice.choice((0.10, 0.40)),
-        free_cash_ratio=dice.choice((0.2, 0.6, 0.85)),
-        max_position_milli=dice.choice((60_000, 200_000)),
-        daily_loss_ratio=dice.choice((0.003, 0.02, 0.5)),
-        max_drawdown_ratio=dice.choice((0.004, 0.06, 0.5)),
-        jump_ticks=dice.choice((5, 8)),
-        jump_cooldown_ns=8 * NS_PER_S,
-        stop_cooldown_ns=15 * NS_PER_S,
-        repeated_stop_cooldown_ns=25 * NS_PER_S,
-        resolution_pull_ns=20 * NS_PER_S,
-        resolution_reduce_ns=60 * NS_PER_S,
-        exit_patience_ns=dice.choice((6, 20)) * NS_PER_S,
-        messages_per_10s=dice.choice((60, 200)),
-        approve_above=dice.choice((0, 10 * CASH_PER_USD)),
-    )
-    exits = ExitParams(
-        stop_ratio=dice.choice((0.01, 0.05)), target_ratio=dice.choice((0.02, 0.08)), hold_ns=dice.choice((0, 5)) * NS_PER_S
-    )
-    signals = SignalParams(
-        rule=dice.choice(("pooled", "pooled", "seed")),
-        prior_weight=dice.choice((0.0, 0.15, 0.5)),
-        refresh_ns=30 * NS_PER_S,
-        expiry_ns=300 * NS_PER_S,
-        expire_before_end_ns=60 * NS_PER_S,
-    )
-    slow = SlowParams(answer_timeout_ns=8 * NS_PER_S, probe_ns=8 * NS_PER_S, probe_max_ns=30 * NS_PER_S, min_gap_ns=3 * NS_PER_S)
-    merges = ExecutionParams(merge_min_milli=dice.choice((10_000, 20_000)))
-    return Params(risk=risk, exits=exits, execution=merges, signals=signals, slow=slow)
-
-
-class Weather:
+class Weather(Incidents):
     """One run; `run` plays it to its end or raises what the oracle found."""
 
     def __init__(self, seed, storm_s=None):
         self.seed = seed
         dice = self.dice = Random(f"{seed}:weather")
         self.happened = Counter()
-        self.climate = self._draw_climate(dice)
+        self.climate = climate_of(dice)
         self.incident_s = dice.choice((6.0, 12.0, 30.0))
         midnight = 20_454 * DAY_S
         self.now = self.start = (midnight + dice.choice((3_600, DAY_S - 90))) * NS_PER_S
@@ -262,13 +142,6 @@ class Weather:
         self.rejected = Counter()
         self.last_snapshot = None
         self.events = 0
-
-    def _draw_climate(self, dice):
-        rates = {}
-        for name in Climate.__struct_fields__:
-            most = RARE.get(name, 0.5)
-            rates[name] = most * dice.choice((0.0, 0.0, 0.05, 0.2, 1.0))
-        return Climate(**rates)
 
     @property
     def state(self):
@@ -410,8 +283,8 @@ class Weather:
         elif type(command) is RequestSignals:
             if not self.frozen and not self.hits("model_silent"):
                 self.analyst.execute(self.now, command)
-        elif type(command) in self._UPLINK:
-            self._UPLINK[type(command)](self, command)
+        elif type(command) in UPLINK:
+            getattr(self, UPLINK[type(command)])(command)
 
     # Commands on their way to the exchange.
 
@@ -486,14 +359,6 @@ class Weather:
         if self.hits("merge_unsure"):
             self.later(self.seconds(0.2, 1), self._deliver, MergeFailed(command.instrument, command.qty, "timeout", final=False))
         self._go(0, command)
-
-    _UPLINK = {  # noqa: RUF012
-        PlaceOrder: _send_place,
-        CancelOrder: _send_cancel,
-        LookUpOrder: _send_lookup,
-        RequestAccount: _send_account,
-        MergeSets: _send_merge,
-    }
 
     # What the exchange says.
 
@@ -578,7 +443,7 @@ class Weather:
             self.last_feed_due = due
         self.later(due - self.now, self._told, event, self.connection)
         if self.hits("feed_double"):
-            self.later(due - self.now + self.dice.choice((0, self.seconds(0, 2))), self._told, event, self.connection)
+            self.later(due - self.now + self.dice.choice((0, 0, self.seconds(0, 2))), self._told, event, self.connection)
         if kind is BookDelta and event.best_ask and self.hits("feed_crossed"):
             price = event.best_ask
             glitch = BookDelta(event.instrument, ((price, 7_000_000),), (), price, price, event.venue_ts)
@@ -604,206 +469,9 @@ class Weather:
             )
         elif type(event) is SignalsReceived and self.hits("lie"):
             names = [s.market_id for s in event.signals] + self.dice.sample(list(self.instruments), 1) + ["NOWHERE"]
-            lies = tuple(self._lie(name) for name in names)
+            lies = tuple(lie(self.dice, name) for name in names)
             event = msgspec.structs.replace(event, signals=lies)
         self.later(0, self._told, event, self.connection)
-
-    def _lie(self, name):
-        dice = self.dice
-        p = dice.choice((None, 0.0, 1.0, dice.random()))
-        return Signal(
-            market_id=name,
-            action=dice.choice(list(Action)),
-            confidence=dice.choice((0.0, 0.59, 0.8, 1.0, dice.random())),
-            directional_bias=dice.choice(list(Bias)),
-            risk_level=dice.choice(list(Grade)),
-            priority=dice.choice(list(Grade)),
-            p_yes=p,
-            p_low=None if p is None else p * dice.random(),
-            p_high=None if p is None else p + (1 - p) * dice.random(),
-            reasoning="simulated: a lie",
-            stop_ratio=dice.choice((None, 0.005, 0.5)),
-            target_ratio=dice.choice((None, 0.005, 2.0)),
-        )
-
-    # Incidents.
-
-    def _incident(self):
-        if self.now >= self.storm_end:
-            return
-        self.later(self.dice.expovariate(1.0) * self.incident_s * NS_PER_S, self._incident)
-        if not self.alive or self.now < self.blocked_until:
-            return
-        kind = self.dice.choice(INCIDENTS)
-        self.happened[kind] += 1
-        getattr(self, f"_do_{kind}")()
-
-    def _some_market(self):
-        return self.dice.choice(list(self.instruments))
-
-    def _do_feed_lost(self):
-        some = self.dice.sample(list(self.instruments), self.dice.randrange(1, len(self.instruments) + 1))
-        self._deliver(FeedLost(tuple(some), "frozen shard"))
-
-    def _do_venue_down(self):
-        self.connected = False
-        self.connection += 1
-        self._deliver(VenueDown(VENUE, "socket closed"))
-        self.later(self.seconds(0.1, 15), self._connect, self.connection)
-
-    def _connect(self, connection):
-        """A fresh connection: the word that it stands, then a full book of each market."""
-        if not self.alive or connection != self.connection or self.connected:
-            return
-        self.connected = True
-        self._deliver(VenueUp(VENUE, True))
-        for name in self.instruments:
-            if not self.hits("feed_drop"):
-                self.market.execute(self.now, RequestSnapshot(name, "connected"))
-
-    def _do_regime(self):
-        regime = self.dice.choice([r for r in Regime if r is not Regime.OPEN])
-        self._regime(regime)
-        self.later(self.seconds(1, 20), self._regime, Regime.OPEN)
-
-    def _regime(self, regime):
-        event = RegimeChanged(VENUE, regime)
-        self.exchange.observe(self.now, event)
-        self.later(self.dice.choice((0, self.seconds(0, 1))), self._deliver_always, event)
-
-    def _do_clock_step(self):
-        step = self.dice.choice((-5, -1, 1, 3, 600)) * NS_PER_S + self.dice.randrange(-1, 2) * NS_PER_MS
-        self._deliver(ClockStepped(step))
-        self.later(self.seconds(1, 15), self._deliver, OperatorActed(Verb.RESUME, "weather"))
-
-    def _do_loop_block(self):
-        """Nothing is heard for a while; then all of it at once, behind the word that we were late."""
-        delay = self.seconds(0.1, 6)
-        self.blocked_until = self.now + delay
-        for order in self.exchange.resting():
-            self._explain(order.order_id, delay)
-        self.later(delay, self._wake_up, delay)
-
-    def _wake_up(self, delay=0):
-        self.blocked_until = 0
-        waiting, self.blocked = self.blocked, []
-        if delay:
-            self._deliver(LoopDelayed(delay))
-        for event in waiting:
-            self._deliver(event)
-
-    def _do_lag(self):
-        self.lag_ns = self.seconds(0.5, 6)
-        self.lag_until = self.now + self.seconds(1, 15)
-
-    def _do_silence(self):
-        self.silent_until = self.now + self.seconds(2, 20)
-
-    def _do_crash(self):
-        self._crash()
-
-    def _do_crash_sending(self):
-        self.crash_sending = True
-
-    def _crash(self):
-        """The process is gone: with what its journal had not handed on of public data, and with all it was about to hear."""
-        self.alive = self.connected = False
-        self.connection += 1
-        self.blocked, self.blocked_until = [event for event in self.blocked if isinstance(event, MONEY)], 0
-        for event in self.blocked:
-            self.later(NS_PER_S, self._deliver, event)
-        self.blocked = []
-        while self.journal and isinstance(self.journal[-1][1], HOT) and not self.journal[-1][2] and self.dice.random() < 0.8:
-            self.journal.pop()
-            self.log.pop()
-            self.happened["journal_tail_lost"] += 1
-        down = self.seconds(0.2, 12)
-        self.later(down, self._restart)
-
-    def _restart(self):
-        """Back from the checkpoint and the journal behind it: every command must be the one that was recorded."""
-        if self.alive:
-            return
-        self.engine = Engine(restore(self.saved, STRATEGY), STRATEGY)
-        for at, event, commands in self.journal:
-            made = self.engine.on_event(at, event)
-            assert made == commands, f"after the restart {event} gives {made}, recorded {commands}"
-        self.alive = True
-        self.session += 1
-        self.oracle.crashed(self.state.markets)
-        for order in self.exchange.resting():
-            self._explain(order.order_id, 3 * NS_PER_S)
-        self._deliver(Started(self.session, True))
-        if self.dice.random() < 0.5:
-            self.later(self.seconds(0.1, 4), self._connect, self.connection)
-        else:
-            # A feed that does not say that it is up: it simply goes on.
-            self.connected = True
-
-    def _do_operator_market(self):
-        verb = self.dice.choice((Verb.PAUSE, Verb.RESUME, Verb.RESUME, Verb.REDUCE, Verb.FLATTEN, Verb.CANCEL_ALL))
-        name = self._some_market()
-        self._deliver(OperatorActed(verb, "weather", name, take=self.dice.random() < 0.5))
-        self.later(self.seconds(2, 20), self._deliver, OperatorActed(Verb.RESUME, "weather", name))
-
-    def _do_operator_all(self):
-        verb = self.dice.choice((Verb.PAUSE, Verb.RESUME, Verb.REDUCE, Verb.FLATTEN, Verb.CANCEL_ALL))
-        self._deliver(OperatorActed(verb, "weather", take=self.dice.random() < 0.5))
-        self.later(self.seconds(2, 15), self._deliver, OperatorActed(Verb.RESUME, "weather"))
-
-    def _do_tick_change(self):
-        name = self._some_market()
-        step = 50 if self.instruments[name].grid == FixedGrid(100) else 100
-        instrument = self.instruments[name] = msgspec.structs.replace(self.instruments[name], grid=FixedGrid(step))
-        self.oracle.ledger.instruments[name] = instrument
-        event = InstrumentListed(instrument)
-        self.exchange.observe(self.now, event)
-        self.later(self.dice.choice((0, self.seconds(0, 2))), self._deliver_always, event)
-
-    def _do_dropped(self):
-        name = self._some_market()
-        self._deliver(InstrumentDropped(name, "filters"))
-        self.later(self.seconds(2, 20), self._relist, name)
-
-    def _relist(self, name):
-        self._deliver_always(InstrumentListed(self.instruments[name]))
-
-    def _do_storage(self):
-        self._deliver(StorageFailed("ledger", "disk full"))
-        self.later(self.seconds(1, 10), self._deliver, OperatorActed(Verb.RESUME, "weather"))
-
-    def _do_weight(self):
-        self._deliver(
-            WeightUpdated(self.analyst.model, self.dice.choice(("politics", "weather", "sports")), self.dice.choice((0.0, 0.5)))
-        )
-
-    def _do_params(self):
-        self.params = params_of(self.dice)
-        patience = self.oracle.patience_ns = min(self.oracle.patience_ns, self.params.risk.exit_patience_ns)
-        assert patience > 0
-        raw = (msgspec.Raw(msgspec.json.encode(self.params)), msgspec.Raw(msgspec.json.encode(self.strategy_params)))
-        self._deliver(ParamsChanged(*raw))
-
-    def _do_intent(self):
-        number = f"I{self.events}"
-        net = self.dice.randrange(-40, 41) * 1_000_000
-        self._deliver(IntentReceived(number, self._some_market(), net, "weather", "a bot"))
-        if self.dice.random() < 0.5:
-            self.later(self.seconds(1, 5), self._deliver, OperatorActed(Verb.APPROVE, "weather", intent_id=number))
-
-    def _do_repeat_account(self):
-        """An account read that nobody asked for just now: an old one again, or a fresh cross-check."""
-        if self.last_snapshot is not None and self.dice.random() < 0.3:
-            self._deliver(self.last_snapshot)
-        else:
-            self._arrive(RequestAccount("cross-check"))
-
-    def _do_venue_cancels(self):
-        """The venue takes an order out by itself: a balance that moved, a game that begins."""
-        resting = self.exchange.resting()
-        if resting:
-            order = self.dice.choice(resting)
-            self._arrive(CancelOrder(order.order_id, order.instrument, "by the venue"))
 
     # Calm, and the end.
 

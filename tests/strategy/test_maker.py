@@ -250,7 +250,8 @@ def test_touch_knows_no_inventory():
 
 
 def test_touch_never_goes_through_the_other_side():
-    assert touched(4900, 5200, params={"tick_improvement": 5}) == (5100, 5000)
+    assert touched(4900, 5200, params={"tick_improvement": 5}) == (5000, 5100), "as far as both sides can go without meeting"
+    assert touched(4900, 5400, params={"tick_improvement": 5}) == (5100, 5200)
 
 
 RAW = {"signal_rule": "seed"}
