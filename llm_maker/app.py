@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from llm_maker import __version__
+from llm_maker.comeback import Place, bring_back
 from llm_maker.config import Config, Secrets
 from llm_maker.console import view
 from llm_maker.console.control import ControlFailed, ControlServer, KillFile
@@ -36,25 +37,20 @@ from llm_maker.runtime.clock import PacedClock, VirtualClock
 from llm_maker.runtime.daemon_log import DaemonLog
 from llm_maker.runtime.inbox import Inbox
 from llm_maker.runtime.journal import Checkpoint
-from llm_maker.runtime.journal import files as journal_files
-from llm_maker.runtime.journal_reader import read_journal, recover
 from llm_maker.runtime.journal_writer import JournalLimits, JournalWriter
 from llm_maker.runtime.ledger import Ledger
 from llm_maker.runtime.line_log import LineLog
 from llm_maker.runtime.locks import Lock, lock_home
 from llm_maker.runtime.logs import Recorder
 from llm_maker.runtime.loop import Account, Session
-from llm_maker.runtime.replay import catch_up, engine_from
 from llm_maker.runtime.rows import Scope
 from llm_maker.runtime.timeline import Ticker, Timeline
 from llm_maker.strategy.maker import Maker
 from llm_maker.tuning import maker_params, run_params
 from llm_maker.venues.paper.exchange import Exchange
-from llm_maker.world import Refused, exchange_params, make_world, same_world, simulated_analyst
+from llm_maker.world import Refused, exchange_params, make_world, simulated_analyst
 
 STRATEGIES: dict[str, Strategy] = {"maker": Maker()}
-ANALYST = "llm"
-"""The name every analyst has, simulated or not."""
 STOP_WALL_SECONDS = 30.0
 """A stop that has proved nothing after this says so and ends."""
 
@@ -100,6 +96,7 @@ class Daemon:
         self.first_quote_seconds: float | None = None
         self.wall_seconds = self.market_seconds = 0.0
         self._stop_asked = 0.0
+        self._interrupts = 0
         self._abort = asyncio.Event()
         self.frames = 0
         self._facts: dict[str, dict[str, Any]] = {}
@@ -124,54 +121,26 @@ class Daemon:
         self.scope = scope_of(config, self.options.tape, session_number)
         folder = self.home / "logs" / "journal" / _folder(self.scope)
         limits = JournalLimits(max_file=_bytes(config.logging.journal_max_mb), max_total=_bytes(config.logging.journal_total_mb))
-        latest, cuts = recover(folder, config.account)
-        for cut in cuts:
+        fresh = Engine(new_state(config.account, self.params, strategy, maker_params(config), cash), strategy)
+        place = Place(self.home, folder, config.account, self.scope, self.ledger)
+        back = bring_back(place, timeline, simulators, fresh, STRATEGIES, label, self._recorder)
+        for cut in back.cuts:
             self.log.say(Level.WARNING, "journal_cut", cut)
-        engine = Engine(new_state(config.account, self.params, strategy, maker_params(config), cash), strategy)
-        seq = 0
-        reader = None
-        joined: list[Simulator] = []
-        if latest is not None:
-            reader = read_journal(latest)
-            engine = engine_from(reader.header, STRATEGIES)
-            same_world(reader.header.meta, label, self.home)
-            # The model behind the signals may be another one each time; feed, exchange and clock may not.
-            saved = {name: bytes(raw) for name, raw in reader.header.simulators.items()}
-            joined = timeline.restore(saved, may_change=(ANALYST,))
-        elif self.ledger.last_seq(self.scope):
-            raise Refused(
-                f"{folder}: the ledger knows this account, but its journal is gone; bring it back, or give another --home"
-            )
-        self.engine = engine
-        self.recorder = self._recorder(engine.state)
-        if reader is not None:
-            there = [s for s in simulators if s not in joined]
-            self._index_older(folder, reader.header.first_seq)
-            self.recorder.quiet = True
-            seq = catch_up(
-                reader,
-                engine,
-                timeline,
-                there,
-                [s for account, s in sources if not account],
-                lambda entry: self.recorder.record(entry.seq, entry.ts, entry.event, list(entry.commands)),
-                real_analyst=all(s.name != ANALYST for s in there),
-            )
-            self.recorder.speak()
-            self.recorder.indexed(seq)
+        self.engine, self.recorder = back.engine, back.recorder
+        engine = self.engine
 
         def snapshot() -> Checkpoint:
             return Checkpoint(checkpoint(engine.state), timeline.checkpoint(), label)
 
-        if latest is None:
+        if back.latest is None:
             journal = JournalWriter.create(folder, config.account, snapshot, limits=limits)
         else:
-            journal = JournalWriter.resume(latest, snapshot, limits=limits, reader=reader)
+            journal = JournalWriter.resume(back.latest, snapshot, limits=limits, reader=back.reader)
         self.analyst = self._real_analyst()
-        self.account = Account(engine, journal, self.recorder, simulators, analyst=self.analyst, seq=seq)
+        self.account = Account(engine, journal, self.recorder, simulators, analyst=self.analyst, seq=back.seq)
         self.session = Session([self.account], timeline)
         self.session.now = engine.state.now or world.start_ns
-        self.resumed = latest is not None
+        self.resumed = back.latest is not None
         self.before = summary.mark(engine.state)
         self._session_number = session_number or self.ledger.next_session(above=engine.state.session)
 
@@ -187,20 +156,6 @@ class Daemon:
             on_failure=self._log_failed,
             max_bytes=_bytes(self.config.logging.decisions_max_mb),
         )
-
-    def _index_older(self, folder: Path, before_seq: int) -> None:
-        """Rows that the ledger lacks from files before the newest: it lay behind at a kill, or had to be made anew."""
-        behind = self.ledger.last_seq(self.scope)
-        older = journal_files(folder, self.config.account)[:-1] if behind + 1 < before_seq else []
-        for path in older:
-            reader = read_journal(path)
-            engine = engine_from(reader.header, STRATEGIES)
-            recorder = self._recorder(engine.state)
-            recorder.quiet = True
-            for entry in reader:
-                engine.on_event(entry.ts, entry.event)
-                recorder.record(entry.seq, entry.ts, entry.event, list(entry.commands))
-            recorder.close()
 
     def _real_analyst(self) -> Port | None:
         if self.provider in ("none", "simulated"):
@@ -312,9 +267,12 @@ class Daemon:
         return told
 
     def _interrupt(self, name: str) -> None:
-        """Once: stop in order. A second time: end now and say what may rest."""
-        if self.state.stopping or self._stop_asked:
+        """Once: stop in order. Again: end now and say what may rest."""
+        self._interrupts += 1
+        if self._interrupts > 1:
             self._abort.set()
+        elif self.state.stopping or self._stop_asked:
+            self.log.say(Level.WARNING, "stopping", f"{name}: a stop is under way; once more ends without its proof")
         else:
             self._ask_stop(name)
 

@@ -215,7 +215,8 @@ def test_the_promised_result_has_every_field(tmp_path: Path):
 
 
 def test_help_loads_no_model_sdk(tmp_path: Path):
-    code = "import sys, llm_maker.cli, llm_maker.app; print([m for m in ('openai','httpx2','genai_prices','anthropic') if m in sys.modules])"
+    sdks = "('openai', 'httpx2', 'genai_prices', 'anthropic')"
+    code = f"import sys, llm_maker.cli, llm_maker.app; print([m for m in {sdks} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
     assert llm_maker("--help", home=tmp_path).returncode == 0

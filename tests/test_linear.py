@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_maker.core.worth import equity, exit_equity
 from llm_maker.core.engine import Engine, checkpoint, new_state
 from llm_maker.core.events import (
     Action,
@@ -40,6 +39,7 @@ from llm_maker.core.values import (
     Side,
     to_cash_up,
 )
+from llm_maker.core.worth import equity, exit_equity
 from llm_maker.runtime.journal import Checkpoint
 from llm_maker.runtime.journal_reader import read_journal
 from llm_maker.runtime.journal_writer import JournalLimits, JournalWriter

@@ -8,8 +8,8 @@ from llm_maker.core import risk
 from llm_maker.core.orders import Status
 from llm_maker.core.params import sizes
 from llm_maker.core.quote import effective
-from llm_maker.core.state import Market, State, Venue
-from llm_maker.core.values import NS_PER_S, Mode, Side, usd
+from llm_maker.core.state import Market, State, Venue, foreign_resting, worst_loss
+from llm_maker.core.values import CASH_PER_USD, NS_PER_S, Mode, Side, usd
 from llm_maker.core.worth import equity, exit_equity
 
 
@@ -122,7 +122,7 @@ def why(state: State, market: Market) -> dict[str, Any]:
         "gates": [
             {"gate": g.name, "mode": g.mode.value, "open": not _closed(g), "numbers": g.text} for g in risk.chain(state, market)
         ],
-        "caps": dict(risk.describe_caps(state, market)),
+        "caps": caps(state, market),
         "base_size": instrument.usd_qty(base),
         "max_position": instrument.usd_qty(limit),
         "opinion": {
@@ -240,3 +240,21 @@ def ask(state: State, verb: str, args: dict[str, Any]) -> dict[str, Any]:
         count = f"{len(hits)} markets match" if hits else "no market matches"
         return {"ok": False, "error": f"{count} {wanted!r}; `llm-maker markets` lists them"}
     return why(state, state.markets[hits[0]])
+
+
+def caps(state: State, market: Market) -> dict[str, str]:
+    """The money caps with their numbers."""
+    limits, instrument = state.params.risk, market.instrument
+    _, limit = sizes(state.params, instrument, market.mark)
+    alone = worst_loss(state.params, market, *foreign_resting(state, market))
+    bank = limits.bankroll
+    return {
+        "position": f"{instrument.usd_qty(market.position.net):g} of {instrument.usd_qty(limit):g}",
+        "market": f"worst case {_usd(market.worst)} (position alone {_usd(alone)}) of {_usd(limits.market_ratio * bank)}",
+        "gross": f"{_usd(state.gross)} of {_usd(limits.gross_ratio * bank)}",
+        "free cash": f"{_usd(state.cash - state.reserved)}, at least {_usd(limits.free_cash_ratio * bank)}",
+    }
+
+
+def _usd(cash: float) -> str:
+    return f"${cash / CASH_PER_USD:.2f}"

@@ -23,6 +23,7 @@ MAX_WAITING = 100
 
 
 def on_operator(step: Step, event: OperatorActed) -> None:
+    """A person acted on one market or on the whole account; every action is told with the channel it came by."""
     state = step.state
     step.notice(Level.WARNING, f"operator_{event.verb.value}", f"{event.verb.value} by {event.who}", event.instrument)
     if event.verb is Verb.KILL:

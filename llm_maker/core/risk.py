@@ -16,7 +16,7 @@ from llm_maker.core.commands import PlaceOrder
 from llm_maker.core.params import Params, sizes
 from llm_maker.core.state import Market, State, Venue, acting, foreign_resting, order_cash, worst_loss
 from llm_maker.core.strategy import QuoteTarget
-from llm_maker.core.values import CASH_PER_USD, NS_PER_S, Mode, Regime, Side, to_cash_up
+from llm_maker.core.values import NS_PER_S, Mode, Regime, Side, to_cash_up
 
 _RANK = {Mode.ACTIVE: 0, Mode.REDUCE_ONLY: 1, Mode.HALTED: 2}
 _PRIORITY_SHARE = {"high": 1.0, "medium": 0.9, "low": 0.8}
@@ -194,7 +194,7 @@ def allowance(state: State, market: Market) -> Gate:
         gate = rule(state, market, venue)
         if gate.pull:
             return gate
-        if _RANK[gate.mode] > _RANK[worst.mode]:
+        if gate.mode is not Mode.ACTIVE and _RANK[gate.mode] > _RANK[worst.mode]:
             worst = gate
     return worst
 
@@ -231,8 +231,9 @@ def shape(state: State, market: Market, targets: list[QuoteTarget], allowed: Gat
     if allowed.mode is Mode.HALTED or allowed.pull:
         shaped.refusals.append(f"both {allowed.name}")
         return shaped
+    rooms = _cash_rooms(state, market) if targets and allowed.mode is Mode.ACTIVE else []
     for target in targets:
-        size, reason = _fit(state, market, target, allowed)
+        size, reason = _fit(state, market, target, allowed, rooms)
         if size >= market.instrument.min_qty:
             shaped.targets.append(target if size == target.qty else QuoteTarget(target.side, target.price, size, target.reason))
         if reason:
@@ -240,7 +241,7 @@ def shape(state: State, market: Market, targets: list[QuoteTarget], allowed: Gat
     return shaped
 
 
-def _fit(state: State, market: Market, target: QuoteTarget, allowed: Gate) -> tuple[int, str]:
+def _fit(state: State, market: Market, target: QuoteTarget, allowed: Gate, rooms: list[tuple[str, int]]) -> tuple[int, str]:
     """(quantity that may rest, why it is less than wanted)."""
     reducing = _reducible(market, target.side)
     if allowed.mode is Mode.REDUCE_ONLY:
@@ -249,7 +250,7 @@ def _fit(state: State, market: Market, target: QuoteTarget, allowed: Gate) -> tu
     adding = target.qty - min(target.qty, reducing)
     if adding <= 0:
         return market.instrument.floor_qty(target.qty), ""
-    room, reason = _room(state, market, target)
+    room, reason = _room(state, market, target, rooms)
     fitted = min(target.qty, reducing) + min(adding, room)
     return market.instrument.floor_qty(fitted), reason if room < adding else ""
 
@@ -268,13 +269,13 @@ def _resting(state: State, market: Market, side: Side) -> int:
     return sum(o.remaining for o in state.live_orders(market) if o.side is side)
 
 
-def _room(state: State, market: Market, target: QuoteTarget) -> tuple[int, str]:
+def _room(state: State, market: Market, target: QuoteTarget, rooms: list[tuple[str, int]]) -> tuple[int, str]:
     """How much quantity beyond flat this side may add, by the tightest cap, with nothing else of this market resting on it."""
     _, limit = sizes(state.params, market.instrument, market.mark)
     beyond = max(0, target.side * market.position.net)
     room, reason = max(0, limit - beyond), "position cap"
     unit = _unit_loss(state, market, target.side, target.price)
-    for name, cash in _cash_rooms(state, market):
+    for name, cash in rooms:
         fits = _qty_for(market, cash, unit)
         if fits < room:
             room, reason = fits, name
@@ -289,7 +290,7 @@ def _unit_loss(state: State, market: Market, side: Side, price: int) -> int:
 
 
 def _cash_rooms(state: State, market: Market) -> list[tuple[str, int]]:
-    """What every money cap leaves for this side of this market, its own resting orders there left out."""
+    """What every money cap leaves for either side of this market, its own resting orders left out."""
     risk = state.params.risk
     base = worst_loss(state.params, market, *foreign_resting(state, market))
     others = state.gross - market.worst
@@ -433,19 +434,3 @@ def spend_message(venue: Venue, params: Params, now: int, *, cancel: bool) -> bo
         return False
     venue.budget -= 1.0
     return True
-
-
-def describe_caps(state: State, market: Market) -> list[tuple[str, str]]:
-    """The money caps with their numbers, for `why`."""
-    risk = state.params.risk
-    _, limit = sizes(state.params, market.instrument, market.mark)
-    instrument = market.instrument
-    base = worst_loss(state.params, market, *foreign_resting(state, market))
-    return [
-        ("position", f"{instrument.usd_qty(market.position.net):g} of {instrument.usd_qty(limit):g}"),
-        ("market", f"worst case ${market.worst / CASH_PER_USD:.2f} (position alone ${base / CASH_PER_USD:.2f}) of "
-                   f"${risk.market_ratio * risk.bankroll / CASH_PER_USD:.2f}"),
-        ("gross", f"${state.gross / CASH_PER_USD:.2f} of ${risk.gross_ratio * risk.bankroll / CASH_PER_USD:.2f}"),
-        ("free cash", f"${(state.cash - state.reserved) / CASH_PER_USD:.2f}, "
-                      f"at least ${risk.free_cash_ratio * risk.bankroll / CASH_PER_USD:.2f}"),
-    ]  # fmt: skip

@@ -71,10 +71,10 @@ class Maker:
         if own.note:
             return []
         quotes: list[Target] = []
-        for side in (Side.BUY, Side.SELL):
-            price = _price(view, side, params)
+        prices = _inventory_prices(view, params) if params.quoting == "inventory" else _touch_prices(view, params)
+        for side, price in zip((Side.BUY, Side.SELL), prices, strict=True):
             size = _size(view, side, params)
-            if price is not None and size >= view.instrument.min_qty:
+            if view.instrument.min_price <= price <= view.instrument.max_price and size >= view.instrument.min_qty:
                 quotes.append(QuoteTarget(side, price, size, params.quoting))
         return quotes
 
@@ -150,20 +150,15 @@ def _tick(view: MarketView) -> int:
     return max(view.instrument.tick_at(view.book.best_bid), view.instrument.tick_at(view.book.best_ask))
 
 
-def _price(view: MarketView, side: Side, params: MakerParams) -> int | None:
-    price = _inventory_price(view, side, params) if params.quoting == "inventory" else _touch_price(view, side, params)
-    return price if view.instrument.min_price <= price <= view.instrument.max_price else None
-
-
-def _inventory_price(view: MarketView, side: Side, params: MakerParams) -> int:
+def _inventory_prices(view: MarketView, params: MakerParams) -> tuple[int, int]:
     fair = fair_value(view)
     wanted = view.opinion.target_net or 0
     reservation = fair - (view.position.net - wanted) * skew_per_unit(view, params)
     half = half_spread(view, fair, params)
-    candidate = _candidate(view, side, params)
-    if side is Side.BUY:
-        return min(candidate, floor_to_grid(view.instrument, reservation - half))
-    return max(candidate, ceil_to_grid(view.instrument, reservation + half))
+    return (
+        min(_candidate(view, Side.BUY, params), floor_to_grid(view.instrument, reservation - half)),
+        max(_candidate(view, Side.SELL, params), ceil_to_grid(view.instrument, reservation + half)),
+    )
 
 
 def _candidate(view: MarketView, side: Side, params: MakerParams) -> int:
@@ -181,6 +176,10 @@ def _candidate(view: MarketView, side: Side, params: MakerParams) -> int:
 def _improvement(ticks: int, params: MakerParams) -> int:
     """As far as both sides can go without meeting."""
     return min(params.tick_improvement, (ticks - 1) // 2)
+
+
+def _touch_prices(view: MarketView, params: MakerParams) -> tuple[int, int]:
+    return _touch_price(view, Side.BUY, params), _touch_price(view, Side.SELL, params)
 
 
 def _touch_price(view: MarketView, side: Side, params: MakerParams) -> int:

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from llm_maker.core import worth
 from llm_maker.core import events as ev
+from llm_maker.core import worth
 from llm_maker.core.commands import CancelOrder, Level, LookUpOrder, MergeSets, PlaceOrder, RequestAccount, Stop
 from llm_maker.core.orders import Status
 from llm_maker.core.risk import chain

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_maker.core import events as ev
-from llm_maker.core.worth import equity
 from llm_maker.core.commands import PlaceOrder, RequestSignals
 from llm_maker.core.engine import Engine, checkpoint, new_state, restore
 from llm_maker.core.events import SignalsReceived
@@ -18,6 +17,7 @@ from llm_maker.core.orders import Status
 from llm_maker.core.params import ExitParams, Params, RiskParams, SignalParams, SlowParams
 from llm_maker.core.state import State
 from llm_maker.core.values import NS_PER_S, Leg, Regime, Side
+from llm_maker.core.worth import equity
 from llm_maker.runtime.timeline import Ticker, Timeline
 from llm_maker.strategy.maker import Maker, MakerParams
 from llm_maker.venues.paper.exchange import Exchange, ExchangeParams

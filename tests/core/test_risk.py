@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_maker.console import view
 from llm_maker.core import events as ev
 from llm_maker.core import risk
 from llm_maker.core.commands import CancelOrder, PlaceOrder, TimeInForce
@@ -566,7 +567,7 @@ def test_a_refused_place_leaves_no_trace_but_its_reason():
 
 def test_the_caps_that_why_prints_carry_their_numbers():
     rig = Rig(wants=((BUY, 5000, 50 * SHARE),)).start()
-    assert dict(risk.describe_caps(rig.state, rig.market())) == {
+    assert view.caps(rig.state, rig.market()) == {
         "position": "0 of 200",
         "market": "worst case $25.00 (position alone $0.00) of $200.00",
         "gross": "$25.00 of $5000.00",

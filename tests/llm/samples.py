@@ -40,6 +40,4 @@ def brief(market_id: str = "0xaaaa", **changed: Any) -> MarketBrief:
 
 
 def request(*markets: MarketBrief, request_id: str = "R1", probe: bool = False) -> RequestSignals:
-    return RequestSignals(
-        request_id=request_id, markets=markets or (brief(),), portfolio=PORTFOLIO, reason="interval", probe=probe
-    )
+    return RequestSignals(request_id=request_id, markets=markets or (brief(),), portfolio=PORTFOLIO, reason="interval", probe=probe)

@@ -186,15 +186,8 @@ def test_no_bytes_make_it_raise(data):
 
 
 _JUNK = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.floats()
-    | st.integers()
-    | st.text(max_size=8)
-    | st.sampled_from(["M1", "hold", "low"]),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*entry(), "signals"]), inner, max_size=4)
-    ),
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8) | st.sampled_from(["M1", "hold", "low"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*entry(), "signals"]), inner, max_size=4),
     max_leaves=8,
 )
 

@@ -351,9 +351,7 @@ def test_time_passes_the_same_in_one_gap_or_many():
             ends.append((latent.x - 1.0, latent.fast))
         sigma = regime.sigma * math.sqrt(600 / 86_400)
         assert math.sqrt(sum(x * x for x, _ in ends) / runs) == pytest.approx(sigma, rel=0.12)
-        assert sum(f for _, f in ends) / runs == pytest.approx(0.25, abs=0.005), (
-            "half of the news spreads in ten minutes"
-        )
+        assert sum(f for _, f in ends) / runs == pytest.approx(0.25, abs=0.005), "half of the news spreads in ten minutes"
 
 
 def test_the_true_probability_is_a_martingale_with_its_jumps():
@@ -376,9 +374,7 @@ class Day:
     """One simulated day of many markets, sampled every five minutes from outside; edges in USD a share."""
 
     def __init__(self, regime, markets=30):
-        config = params(
-            seed=2026, markets=markets, regime=regime, activity=1.0, step_ns=45 * NS_PER_S, days_to_end=30.0
-        )
+        config = params(seed=2026, markets=markets, regime=regime, activity=1.0, step_ns=45 * NS_PER_S, days_to_end=30.0)
         sim, tops = SimulatedMarket(config), {}
         self.rows, self.nets, self.edges = {}, Counter(), []
         for k in range(1, 289):

@@ -12,10 +12,7 @@ MID2 = 10_000
 
 def folded(orders):
     """(outcome, side, price, qty) -> quotes on the YES book: a bid on the complement is an ask."""
-    return [
-        (side, price, qty) if outcome == "m" else (side.other, PAYOUT - price, qty)
-        for outcome, side, price, qty in orders
-    ]
+    return [(side, price, qty) if outcome == "m" else (side.other, PAYOUT - price, qty) for outcome, side, price, qty in orders]
 
 
 def test_worked_example():

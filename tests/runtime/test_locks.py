@@ -24,9 +24,7 @@ time.sleep(60)
 
 def test_a_second_instance_on_the_same_home_is_refused_and_a_killed_one_frees_it(tmp_path):
     positions = tmp_path / "positions"
-    child = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(positions)], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
+    child = subprocess.Popen([sys.executable, "-c", HOLDER, str(positions)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         assert child.stdout.readline() == "held\n"
         with pytest.raises(AlreadyRunning) as refused:

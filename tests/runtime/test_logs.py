@@ -55,10 +55,10 @@ def test_every_decision_line_has_every_key(logs):
     found = lines(logs / "llm_decisions.jsonl")
     assert len(found) > 10
     for line in found:
-        assert LINE_KEYS <= set(line) and len(line["signals"]) == line["num_signals"]
+        assert set(line) >= LINE_KEYS and len(line["signals"]) == line["num_signals"]
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["timestamp"])
         assert line["portfolio_state"]["equity_usd"] > 0
-        assert all(SIGNAL_KEYS <= set(signal) for signal in line["signals"])
+        assert all(set(signal) >= SIGNAL_KEYS for signal in line["signals"])
     signals = [s for line in found for s in line["signals"]]
     accepted = [s for s in signals if s["accepted"]]
     assert accepted and all(s["expires"] and 0 < s["p_final"] < 1 and s["weight"] > 0 for s in accepted)

@@ -16,8 +16,8 @@ from llm_maker.core.events import (
     StopRequested,
     StorageFailed,
     Tick,
-    Verb,
     VenueUp,
+    Verb,
 )
 from llm_maker.core.values import NS_PER_S
 from llm_maker.runtime.clock import PacedClock, VirtualClock

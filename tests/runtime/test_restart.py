@@ -66,7 +66,7 @@ def finish(process):
 def kill_and_restart(home, kills, dice):
     for number in range(kills):
         process = running(home) if number % 2 else start(home)
-        time.sleep(dice.uniform(0.05, 1.2))
+        time.sleep(dice.uniform(0.05, 0.9))
         assert process.poll() is None, process.communicate()[1]
         process.kill()
         process.communicate()
@@ -140,7 +140,7 @@ def check_kills(home, kills, seed):
 
 
 def test_killed_at_any_moment_nothing_is_lost_or_doubled(tmp_path):
-    check_kills(tmp_path / "home", 5, 1)
+    check_kills(tmp_path / "home", 4, 1)
 
 
 @pytest.mark.prove
@@ -198,10 +198,49 @@ def test_the_kill_file_stops_and_only_a_person_brings_trading_back(tmp_path):
 
 def test_a_second_interrupt_ends_at_once_and_says_what_may_rest(tmp_path):
     home = tmp_path / "home"
-    process = running(home, "--speed", "0.05")
+    process = running(home, "--speed", "1")
     process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+    time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     code, result, err = finish(process)
     assert code == 1 and result["clean_stop"] is False and result["resting"]
     assert all(order_id in err.splitlines()[-1] for order_id in result["resting"])
+
+
+BROKEN = """
+import sys
+from llm_maker.core.engine import Engine
+from llm_maker import cli
+
+decide, left = Engine.on_event, [400]
+
+def on_event(self, now, event):
+    left[0] -= 1
+    if left[0] < 0:
+        raise {fault}("a bug of ours")
+    return decide(self, now, event)
+
+Engine.on_event = on_event
+sys.argv = ["llm-maker", "run", "--home", {home!r}, "--config", {config!r}, "--speed", "60", "--json"]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("fault", ["AssertionError", "KeyError"])
+def test_a_bug_of_ours_pulls_the_quotes_and_ends_with_one_line(tmp_path, fault):
+    """Cancels go out without asking the core, the traceback is in the log, and the home goes on with a build that is well."""
+    home = tmp_path / "home"
+    finish_now = start(home)
+    wait_until(lambda: lines_of(home) > 5, "orders")
+    finish_now.send_signal(signal.SIGTERM)
+    assert finish(finish_now)[0] == 0
+    script = BROKEN.format(fault=fault, home=str(home), config=str(home / "config.yaml"))
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "a bug of ours" in done.stderr.splitlines()[-1]
+    last = json.loads((home / "logs" / "daemon.jsonl").read_text().splitlines()[-1])
+    assert last["level"] == "error" and fault in last["traceback"] and "cancels sent for" in last["text"]
+    process = running(home)
+    process.send_signal(signal.SIGTERM)
+    code, result, err = finish(process)
+    assert code == 0 and result["clean_stop"] is True, err
+    judge_home(home)

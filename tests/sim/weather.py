@@ -268,8 +268,10 @@ class Weather(Incidents):
         for command in commands[: self.dice.randrange(len(commands))] if crash else commands:
             self._send(command)
         if self.frozen and self.now >= self.quiet_after:
-            sent = [c for c in commands if type(c) in (PlaceOrder, CancelOrder, MergeSets) and c.instrument in self.steady]
-            assert not sent, f"steady input, and {sent} after {event}"
+            for command in commands:
+                if type(command) in (PlaceOrder, CancelOrder, MergeSets) and command.instrument in self.steady:
+                    same = self.steady[command.instrument] == self._input(self.state.markets[command.instrument])
+                    assert not same, f"steady input, and {command} after {event}"
         if crash:
             self.crash_sending = False
             self._crash()
@@ -524,7 +526,7 @@ class Weather(Incidents):
             left = (market.instrument.end_ns or end) - self.params.risk.resolution_reduce_ns
             if plan is not None and (plan.exiting or plan.breached_ns):
                 continue
-            if market.position.pending or any(fill.next_horizon < 3 for fill in market.markouts.pending):
+            if market.off_target or market.position.pending or any(fill.next_horizon < 3 for fill in market.markouts.pending):
                 continue
             if market.opinion is not None:
                 waits = (*waits, market.opinion.expires_ns)
@@ -533,8 +535,13 @@ class Weather(Incidents):
                 or left - NS_PER_S < end < (market.instrument.end_ns or 0) + NS_PER_S
             ):
                 continue
-            self.steady[name] = True
+            self.steady[name] = self._input(market)
         self.happened["stood_still"] += bool(self.steady)
+
+    def _input(self, market):
+        """What a quote follows from beside the book: measured by the clock, or moved by money that was still on its way."""
+        estimators = market.estimators
+        return estimators.fair, estimators.sig_x, estimators.volatility_ratio, market.position.net, self.state.cash
 
     def _told_still(self, name, bid, ask):
         self._deliver(TopReported(name, bid, ask, self.now))

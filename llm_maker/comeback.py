@@ -1,0 +1,119 @@
+"""An account brought back: the newest journal file's checkpoint, its entries on top, the simulated world moved along beside it.
+
+The journal is the truth; the ledger is indexed from it where it lies behind. Nothing is sent from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llm_maker.core.engine import Engine
+from llm_maker.core.state import State
+from llm_maker.core.strategy import Strategy
+from llm_maker.port import Simulator
+from llm_maker.runtime.journal import files as journal_files
+from llm_maker.runtime.journal_reader import JournalReader, read_journal, recover
+from llm_maker.runtime.ledger import Ledger
+from llm_maker.runtime.logs import Recorder
+from llm_maker.runtime.replay import ReplayDiffers, catch_up, engine_from
+from llm_maker.runtime.rows import Scope
+from llm_maker.runtime.timeline import Timeline
+from llm_maker.world import Refused, same_world
+
+ANALYST = "llm"
+"""The name every analyst has, simulated or not."""
+MakeRecorder = Callable[[State], Recorder]
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where an account lives: its home, its journal's folder, its scope in the ledger."""
+
+    home: Path
+    folder: Path
+    account: str
+    scope: Scope
+    ledger: Ledger
+
+
+class Comeback(msgspec.Struct, frozen=True):
+    """The account as it was, ready to go on; `reader` None: it never ran."""
+
+    engine: Engine
+    recorder: Recorder
+    seq: int = 0
+    latest: Path | None = None
+    reader: JournalReader | None = None
+    cuts: tuple[str, ...] = ()
+    """What a kill had left half written, and was cut."""
+
+
+def bring_back(
+    place: Place,
+    timeline: Timeline,
+    simulators: list[Simulator],
+    fresh: Engine,
+    strategies: dict[str, Strategy],
+    label: dict[str, Any],
+    make_recorder: MakeRecorder,
+) -> Comeback:
+    """Restore what the journal holds, or hand back `fresh`; raises `world.Refused` for a home that cannot go on as asked."""
+    latest, cuts = recover(place.folder, place.account)
+    if latest is None:
+        if place.ledger.last_seq(place.scope):
+            raise Refused(
+                f"{place.folder}: the ledger knows this account, but its journal is gone; bring it back, or give another --home"
+            )
+        return Comeback(fresh, make_recorder(fresh.state), cuts=tuple(cuts))
+    reader = read_journal(latest)
+    engine = engine_from(reader.header, strategies)
+    same_world(reader.header.meta, label, place.home)
+    # The model behind the signals may be another one each time; feed, exchange and clock may not.
+    saved = {name: bytes(raw) for name, raw in reader.header.simulators.items()}
+    joined = timeline.restore(saved, may_change=(ANALYST,))
+    _index_older(place, reader.header.first_seq, strategies, make_recorder)
+    recorder = make_recorder(engine.state)
+    seq = _replay_tail(place, reader, engine, timeline, [s for s in simulators if s not in joined], recorder)
+    return Comeback(engine, recorder, seq, latest, reader, tuple(cuts))
+
+
+def _replay_tail(
+    place: Place, reader: JournalReader, engine: Engine, timeline: Timeline, there: list[Simulator], recorder: Recorder
+) -> int:
+    recorder.quiet = True
+    try:
+        seq = catch_up(
+            reader,
+            engine,
+            timeline,
+            there,
+            [s for account, s in timeline.sources if not account],
+            lambda entry: recorder.record(entry.seq, entry.ts, entry.event, list(entry.commands)),
+            real_analyst=all(s.name != ANALYST for s in there),
+        )
+    except ReplayDiffers as error:
+        raise Refused(
+            f"{place.home}: its last run ended in a crash, and this build decides otherwise than the one that wrote it; start it "
+            f"once with that build ({reader.header.version}) and stop it, or give another --home ({error})"
+        ) from None
+    recorder.speak()
+    recorder.indexed(seq)
+    return seq
+
+
+def _index_older(place: Place, before_seq: int, strategies: dict[str, Strategy], make_recorder: MakeRecorder) -> None:
+    """Rows that the ledger lacks from files before the newest: it lay behind at a kill, or had to be made anew."""
+    behind = place.ledger.last_seq(place.scope)
+    older = journal_files(place.folder, place.account)[:-1] if behind + 1 < before_seq else []
+    for path in older:
+        reader = read_journal(path)
+        engine = engine_from(reader.header, strategies)
+        recorder = make_recorder(engine.state)
+        recorder.quiet = True
+        for entry in reader:
+            engine.on_event(entry.ts, entry.event)
+            recorder.record(entry.seq, entry.ts, entry.event, list(entry.commands))
+        recorder.close()
