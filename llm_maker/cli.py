@@ -103,7 +103,6 @@ def run(
     until: Annotated[float | None, typer.Option(help="Stop after this many market seconds.")] = None,
     once: Annotated[bool, typer.Option("--once", help="One cycle of signals and quotes, then cancel and exit.")] = False,
     leave: Annotated[bool, typer.Option("--leave", help="With --once: leave the orders resting.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Answer yes to `live`.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """The daemon: quote until stopped (Ctrl-C, `kill`, --duration, --until)."""

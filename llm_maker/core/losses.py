@@ -93,7 +93,7 @@ def judge_exit(step: Step, market: Market) -> None:
     step.notice(
         Level.WARNING if reason == "stop" else Level.INFO,
         f"exit_{reason}",
-        f"leaving at mid {market.instrument.usd_price(market.mark):.4f}, entry {_entry(market)}",
+        f"{reason}: leaving at mid {market.instrument.usd_price(market.mark):.4f}, entry {_entry(market)}",
         market.instrument.id,
     )
 

@@ -105,7 +105,10 @@ class Oracle:
         self.crossed = Counter()
         self.counts = Counter()
         self.absolved = {}
-        """Orders that have ended once, or came to the venue after their absence was proved: two on a side are the world's fault."""
+        self.very_late = {}
+        """Orders that come to the venue when their absence counts as proved."""
+        self.strangers = Counter()
+        """Orders that have ended once: should the world take that back, two on a side are its fault."""
 
     # What the weather tells.
 
@@ -228,6 +231,11 @@ class Oracle:
         assert not why, f"{command.order_id} placed on a market that is {why}"
         if not command.post_only:
             self._check_taker(now, command)
+        if leg_side(command.side, command.leg) is Side.SELL:
+            selling = [o for o in state.orders.values() if o.status not in FINAL and o.instrument == command.instrument]
+            claimed = sum(o.remaining for o in selling if o.leg is command.leg and leg_side(o.side, o.leg) is Side.SELL)
+            ours = self.ledger.shares[command.instrument, command.leg]
+            assert claimed <= ours, f"{command.order_id}: sales of {claimed} with {ours} of our own"
         orders = [o for o in state.orders.values() if o.status not in FINAL and o.order_id not in later]
         here = [o for o in orders if o.instrument == command.instrument]
         beside = sum(o.remaining for o in here if o.side is command.side and o.order_id != command.order_id)
@@ -318,6 +326,9 @@ class Oracle:
     def check_resting(self, now, state, resting):
         """The truth: how long has an order really rested where nothing may."""
         for order in resting:
+            known = state.orders.get(order.order_id)
+            ended = known is not None and known.status in FINAL and order.order_id not in self.very_late
+            assert not ended, f"{order.order_id} rests, and we believe it {known.status}"
             since = self.bad_since.get(order.instrument)
             if since is None or order.order_id not in state.orders:
                 continue
@@ -345,7 +356,8 @@ class Oracle:
                 told = holdings.get((name, leg), 0)
                 assert held.settled + held.pending == told, f"{name} {leg}: {held}, the exchange says {told}"
                 settling = sum(f.qty for f in market.position.pending.values() if f.leg is leg)
-                assert held.foreign <= settling, f"{name} {leg}: {held.foreign} of our own shares are held for foreign"
+                strange = held.foreign - self.strangers[name, leg]
+                assert abs(strange) <= settling, f"{name} {leg}: {strange} too many are held for foreign"
 
     def check_stop(self, stop, resting, in_flight):
         """Clean means that nothing rests or is on its way; otherwise what rests is named."""

@@ -32,6 +32,7 @@ from llm_maker.core.events import (
     CancelRejected,
     CashMoved,
     FillFailed,
+    Holding,
     InstrumentListed,
     MarketResolved,
     MergeFailed,
@@ -39,6 +40,7 @@ from llm_maker.core.events import (
     OrderCanceled,
     OrderFilled,
     OrderUncertain,
+    RestingOrder,
     SetsMerged,
     SignalsFailed,
     SignalsReceived,
@@ -49,7 +51,7 @@ from llm_maker.core.events import (
     VenueUp,
     Verb,
 )
-from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S, Regime
+from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S, Leg, Regime, Side
 from llm_maker.llm.simulated import SimulatedAnalyst
 from llm_maker.strategy.maker import MakerParams
 from llm_maker.venues.paper.exchange import Exchange
@@ -59,6 +61,8 @@ from tests.sim.climate import DAY_S, ENDINGS, STRATEGY, Climate, Report, climate
 from tests.sim.incidents import MONEY, Incidents
 from tests.sim.oracle import Oracle
 
+RESTLESS = 8
+"""Messages of one market in stillness while others take or leave room under a common cap: that must come to an end."""
 TICK_NS = 250 * NS_PER_MS
 UPLINK = {
     PlaceOrder: "_send_place",
@@ -138,7 +142,9 @@ class Weather(Incidents):
         self.canceled = {}
         self.on_the_way = {}
         self.quiet_after = 0
+        self.strangers = dice.choice((0, 0, 37_000_000))
         self.steady = {}
+        self.restless = Counter()
         self.rejected = Counter()
         self.last_snapshot = None
         self.events = 0
@@ -272,6 +278,10 @@ class Weather(Incidents):
                 if type(command) in (PlaceOrder, CancelOrder, MergeSets) and command.instrument in self.steady:
                     same = self.steady[command.instrument] == self._input(self.state.markets[command.instrument])
                     assert not same, f"steady input, and {command} after {event}"
+                    self.restless[command.instrument] += 1
+                    assert self.restless[command.instrument] <= RESTLESS, (
+                        f"{command} after {event}: markets that never come to rest"
+                    )
         if crash:
             self.crash_sending = False
             self._crash()
@@ -319,7 +329,7 @@ class Weather(Incidents):
         elif self.hits("place_very_late"):
             # Beyond what the core takes for the proof that it never arrived.
             delay = self.seconds(14, 30)
-            self.oracle.absolved[order] = True
+            self.oracle.very_late[order] = self.oracle.absolved[order] = True
             self._explain(order, 60 * NS_PER_S)
         self._explain(order, 2 * delay)
         self._go(delay, command)
@@ -368,6 +378,8 @@ class Weather(Incidents):
         if isinstance(event, MONEY):
             self._money(event)
             return
+        if type(event) is AccountSnapshot:
+            event = self._with_strangers(event)
         order = getattr(event, "order_id", "")
         if self.hits("answer_lost"):
             self._explain(order, 15 * NS_PER_S)
@@ -379,6 +391,17 @@ class Weather(Incidents):
             # An old "open" costs one more round.
             self._explain(order, 5 * NS_PER_S)
             self.later(delay + self.seconds(0, 6), self._answered, event)
+
+    def _with_strangers(self, event):
+        """The account as a person shares it: shares and an order there that are none of ours."""
+        if not self.strangers:
+            return event
+        name = next(iter(self.instruments))
+        self.oracle.strangers[name, Leg.YES] = self.strangers
+        held = {(h.instrument, h.leg): h.qty for h in event.holdings}
+        held[name, Leg.YES] = held.get((name, Leg.YES), 0) + self.strangers
+        order = RestingOrder("", "X-1", name, Side.BUY, Leg.YES, 100, 5_000_000)
+        return AccountSnapshot((*event.orders, order), tuple(Holding(*key, qty) for key, qty in held.items()), event.cash)
 
     def _answered(self, event):
         """An answer to a session that has ended is heard by nobody."""
@@ -400,9 +423,6 @@ class Weather(Incidents):
             delay = self.seconds(5, 40)
         elif self.hits("money_late"):
             delay = self.seconds(0.2, 5)
-        if kind is CashMoved:
-            # A redemption follows the outcome: the port of a venue tells one after the other.
-            delay = 0
         if delay and kind is OrderFilled:
             self.happened["late_fill"] += 1
             self._explain(event.order_id, 2 * delay)
@@ -426,7 +446,8 @@ class Weather(Incidents):
             return
         if kind is MarketResolved:
             self.happened["resolved"] += 1
-            self._deliver_always(event)
+            # The account may hear of its money before the market's channel tells the outcome.
+            self.later(self.dice.choice((0, 0, self.seconds(0, 5))), self._deliver_always, event)
             return
         if kind is VenueUp:
             self.later(0, self._deliver, event)
@@ -539,18 +560,25 @@ class Weather(Incidents):
         self.happened["stood_still"] += bool(self.steady)
 
     def _input(self, market):
-        """What a quote follows from beside the book: measured by the clock, or moved by money that was still on its way."""
+        """What a quote follows from beside its book: measured by the clock, moved by late money, or taken by other markets."""
         estimators = market.estimators
-        return estimators.fair, estimators.sig_x, estimators.volatility_ratio, market.position.net, self.state.cash
+        return (
+            estimators.fair,
+            estimators.sig_x,
+            estimators.volatility_ratio,
+            market.position.net,
+            self.state.cash,
+            self.state.gross,
+        )
 
     def _told_still(self, name, bid, ask):
         self._deliver(TopReported(name, bid, ask, self.now))
 
     def _prove_stop(self):
         """What is still on its way arrives; after a clean stop nothing may rest."""
-        waiting = [order_id for kind, order_id in self.on_the_way if kind is PlaceOrder and order_id not in self.oracle.absolved]
+        waiting = [order_id for kind, order_id in self.on_the_way if kind is PlaceOrder and order_id not in self.oracle.very_late]
         self.exchange.advance(self.now + NS_PER_S)
-        resting = [o for o in self.exchange.resting() if o.order_id not in self.oracle.absolved]
+        resting = [o for o in self.exchange.resting() if o.order_id not in self.oracle.very_late]
         self.oracle.check_stop(self.stop, resting, waiting)
 
     def replay(self):
