@@ -153,7 +153,7 @@ def test_other_limits_are_no_other_world(home):
 
 def test_live_is_refused_here_and_touches_nothing(home):
     before, rows = bytes_of(home), rows_of(home, "SELECT * FROM fills")
-    refused(run(home, "--mode", "live", "--yes"), "live")
+    refused(run(home, "--mode", "live"), "live")
     assert bytes_of(home) == before and rows_of(home, "SELECT * FROM fills") == rows
 
 

@@ -18,7 +18,7 @@ from llm_maker.core.order_events import look_up, on_order
 from llm_maker.core.orders import Status, What
 from llm_maker.core.positions import Position
 from llm_maker.core.state import Market, refresh_exposure
-from llm_maker.core.step import Step
+from llm_maker.core.step import ACCOUNT_RETRY_NS, Step
 from llm_maker.core.stopping import prove_stop
 from llm_maker.core.values import Leg, Side, leg_side
 
@@ -36,17 +36,29 @@ def on_account(step: Step, event: AccountSnapshot) -> None:
         missing = order.order_id not in listed and order.changed_ns < state.account_asked_ns
         if missing and order.status in (Status.OPEN, Status.PENDING_CANCEL):
             look_up(step, order, "not in the account's list")
-    drift = _compare_holdings(step, event)
-    if drift:
-        step.halt("drift", drift, 0)
+    state.account_doubted = False
+    _judge_drift(step, _compare_holdings(step, event))
     first = not state.account_known
     state.account_known = True
-    state.account_doubted = False
     if first:
         for market in state.markets.values():
             market.dirty = True
     if state.stopping:
         prove_stop(step, {o.order_id for o in event.orders if o.order_id})
+
+
+def _judge_drift(step: Step, drift: str) -> None:
+    """Shares that are missing twice, some seconds apart, halt: one list alone may have been overtaken by a message."""
+    state = step.state
+    if not drift:
+        state.drift_ns = 0
+    elif not state.drift_ns:
+        state.drift_ns, state.account_doubted = step.now, True
+        step.notice(Level.WARNING, "drift", f"{drift}; asked again")
+    elif step.now - state.drift_ns >= ACCOUNT_RETRY_NS:
+        step.halt("drift", drift, 0)
+    else:
+        state.account_doubted = True
 
 
 def _compare_resting(step: Step, resting: RestingOrder) -> None:
@@ -76,7 +88,8 @@ def _compare_holdings(step: Step, event: AccountSnapshot) -> str:
     for market in step.state.markets.values():
         for leg in market.position.legs(market.instrument):
             found = _compare_leg(market, leg, told.get((market.instrument.id, leg), 0))
-            drift = drift or found
+            # A resolved market's shares leave the list before the payment is told.
+            drift = drift or (found if market.resolved is None else "")
         refresh_exposure(step.state, market)
     return drift
 

@@ -71,6 +71,8 @@ from llm_maker.core.values import NS_PER_S, Side
 
 MAX_CLOCK_STEP_NS = NS_PER_S
 SLOW_TIMER_NS = NS_PER_S
+CALM_NS = NS_PER_S
+"""A feed that lagged must have been well in time for this long."""
 _DEPTH_LEVELS = 3
 
 
@@ -187,12 +189,17 @@ def _hear(step: Step, market: Market, venue_ts: int) -> None:
     venue.heard_ns = step.now
     limit = step.state.params.risk.max_feed_lag_ns
     lag = venue.lag.on_message(step.now, venue_ts)
-    if venue.lagging != (lag > (limit // 2 if venue.lagging else limit)):
-        venue.lagging = not venue.lagging
+    if lag > limit // 2 or not venue.calm_ns:
+        venue.calm_ns = 0 if lag > limit // 2 else step.now
+    if lag > limit and not venue.lagging:
+        venue.lagging = True
+        step.notice(Level.WARNING, "feed_lag", f"{venue.name} is {lag / NS_PER_S:.1f}s late: quotes pulled")
         venue_events.venue_dirty(step, venue)
-        if venue.lagging:
-            step.notice(Level.WARNING, "feed_lag", f"{venue.name} is {lag / NS_PER_S:.1f}s late: quotes pulled")
-            venue_events.requote_venue(step, venue)
+        venue_events.requote_venue(step, venue)
+    elif venue.lagging and venue.calm_ns and step.now - venue.calm_ns >= CALM_NS:
+        # One message in time among late ones is no proof: the way back takes a while without a late one.
+        venue.lagging = False
+        venue_events.venue_dirty(step, venue)
 
 
 def _top_moved(step: Step, market: Market) -> None:

@@ -36,6 +36,8 @@ class Venue(msgspec.Struct):
     heard_ns: int = 0
     lag: Lag = msgspec.field(default_factory=Lag)
     lagging: bool = False
+    calm_ns: int = 0
+    """Since when no message was late by more than half the limit; 0: the last one was."""
     silent: bool = False
     budget: float = 0.0
     """Messages that may be sent now; refilled with time."""
@@ -238,6 +240,8 @@ class State(msgspec.Struct):
     account_known: bool = False
     """A first account snapshot of this session was compared and agreed."""
     account_asked_ns: int = 0
+    drift_ns: int = 0
+    """Since when the venue's list lacks shares of ours; 0: it does not."""
     account_doubted: bool = False
     """What a snapshot called foreign may have been ours all along: ask again soon."""
     stopping: str = ""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from llm_maker.core.money import merge_sets
-from llm_maker.core.order_events import look_up, on_order
+from llm_maker.core.order_events import look_up, on_order, retry_cancel
 from llm_maker.core.orders import Status, What
 from llm_maker.core.state import Market, refresh_exposure
 from llm_maker.core.step import ACCOUNT_RETRY_NS, Step
 from llm_maker.core.values import NS_PER_S
 
+ACCOUNT_CHECK_NS = 60 * NS_PER_S
+"""How often the account is read again though nothing seems wrong: a lost message leaves no other trace."""
 FORGET_NS = 3_600 * NS_PER_S
 """A resolved market with nothing of ours left in it is dropped after this long."""
 
@@ -27,6 +29,7 @@ def on_timer(step: Step) -> None:
                 state.counts.unknown += 1
             if order.status is Status.UNKNOWN:
                 look_up(step, order, "no answer")
+            retry_cancel(step, order)
         if market.instrument.is_binary and market.position.no.settled and market.position.yes.settled:
             merge_sets(step, market)
         if market.position.yes.foreign or market.position.no.foreign:
@@ -35,8 +38,8 @@ def on_timer(step: Step) -> None:
     for market in [m for m in state.markets.values() if m.resolved is not None]:
         _forget(step, market)
     unsure = not state.account_known or state.account_doubted
-    if unsure and not state.stopping and step.now - state.account_asked_ns >= ACCOUNT_RETRY_NS:
-        step.ask_account("foreign shares may be ours" if state.account_known else "start")
+    if not state.stopping and step.now - state.account_asked_ns >= (ACCOUNT_RETRY_NS if unsure else ACCOUNT_CHECK_NS):
+        step.ask_account("start" if not state.account_known else "doubt" if unsure else "cross-check")
 
 
 def _forget(step: Step, market: Market) -> None:

@@ -68,16 +68,23 @@ def mirrored(thing):
         case CashMoved():
             return change(thing, leg=OTHER[thing.leg])
         case AccountSnapshot():
-            orders = tuple(change(o, price=flip(o.price), side=o.side.other, leg=OTHER[o.leg]) for o in thing.orders)
-            return change(thing, orders=orders, holdings=tuple(change(h, leg=OTHER[h.leg]) for h in thing.holdings))
+            orders = [change(o, price=flip(o.price), side=o.side.other, leg=OTHER[o.leg]) for o in thing.orders]
+            return listed(change(thing, orders=orders, holdings=[change(h, leg=OTHER[h.leg]) for h in thing.holdings]))
     return thing
+
+
+def listed(account):
+    """The same account with its lists in one order: a list has no meaning in which line comes first."""
+    orders = sorted(account.orders, key=lambda o: (o.instrument, o.side, o.price))
+    holdings = sorted(account.holdings, key=lambda h: (h.instrument, h.leg))
+    return msgspec.structs.replace(account, orders=tuple(orders), holdings=tuple(holdings))
 
 
 def renamed(thing, names):
     """The same with order ids exchanged; a list of the account is left to hold the names it holds."""
     if isinstance(thing, AccountSnapshot):
         orders = tuple(msgspec.structs.replace(o, order_id=names[o.order_id]) for o in thing.orders)
-        return msgspec.structs.replace(thing, orders=orders)
+        return listed(msgspec.structs.replace(thing, orders=orders))
     known = names.get(getattr(thing, "order_id", None))
     return thing if known is None else msgspec.structs.replace(thing, order_id=known)
 
@@ -127,6 +134,7 @@ class Worlds:
     def _exchange(self, now):
         assert self.mirror.exchange.next_ns() == now
         heard, reflected = self.straight.exchange.advance(now), self.mirror.exchange.advance(now)
+        reflected = [listed(event) if isinstance(event, AccountSnapshot) else event for event in reflected]
         assert [mirrored(event) for event in heard] == reflected, f"the exchanges part at event {self.events}"
         back = {ours: theirs for theirs, ours in self.names.items()}
         for event, image in zip(heard, reflected, strict=True):

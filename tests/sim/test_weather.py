@@ -14,8 +14,8 @@ import llm_maker
 from tests.sim.climate import KINDS
 from tests.sim.weather import Weather
 
-SLICE = range(20)
-FULL = range(20, 2_020)
+SLICE = range(24)
+FULL = range(24, 2_024)
 BLOCK = 100
 REPLAY_EVERY = 5
 """A crash replays its journal anyway; every so many seeds the whole run is replayed from its first event."""
