@@ -84,6 +84,9 @@ class Daemon:
             raise Refused(str(error)) from None
         self.provider = self.mind.provider
         self._secrets = secrets
+        kill_file = KillFile(home).path
+        if kill_file.exists():
+            raise Refused(f"{kill_file} is there and would stop this run at once; remove it first")
         self.lock: Lock = lock_home(home / "positions")
         self.log = DaemonLog(home / "logs" / "daemon.jsonl", secrets.values(), config.logging.level, say)
         self.ledger = Ledger.open(home / "positions" / "ledger.sqlite3", on_failure=self._ledger_failed)
@@ -233,7 +236,7 @@ class Daemon:
             for task in (main, *tasks):
                 task.cancel()
             await asyncio.gather(main, *tasks, return_exceptions=True)
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _stop_signals():
                 loop.remove_signal_handler(number)
         return self.account.stop is not None and self.account.stop.clean
 
@@ -252,7 +255,7 @@ class Daemon:
             self.log.say(Level.WARNING, "control", str(error))
         if self.analyst is not None:
             ports.append(self.analyst)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _stop_signals():
             loop.add_signal_handler(number, self._interrupt, signal.Signals(number).name)
         return [asyncio.create_task(port.run(emit), name=port.name) for port in ports]
 
@@ -369,6 +372,12 @@ class Daemon:
             self.recorder.save_state(self.state.now)
 
 
+def _stop_signals() -> list[signal.Signals]:
+    """What ends a run in order: a closed terminal too, unless `nohup` has said that it shall not."""
+    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangup]
+
+
 def _folder(scope: Scope) -> str:
     return "-".join(part.replace(":", "_").replace("#", "_").replace("/", "_") for part in scope.key[:3])
 
@@ -397,8 +406,12 @@ def banner(daemon: Daemon) -> list[str]:
     ]
     if daemon.provider in ("none", "simulated"):
         lines.append("next: put a model's key into .env (see .env.example), edit config.yaml; `llm-maker status` shows the rest")
-    if daemon.state.mode is not Mode.ACTIVE:
-        lines.append(f"{daemon.state.mode.value.upper()} ({daemon.state.mode_text()}): nothing is quoted before `llm-maker resume`")
     if daemon.resumed:
         lines.append(f"goes on where session {daemon.state.session} stopped")
+    state = daemon.state
+    why = [f"{name}: {halt.text}" for name, halt in state.halts.items()]
+    if state.operator_mode is not Mode.ACTIVE:
+        why.append(f"{state.operator_mode.value}, by the operator")
+    if why:
+        lines.append(f"NOT ACTIVE ({'; '.join(why)}): `llm-maker resume` when it is right")
     return lines

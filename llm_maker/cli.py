@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import math
 import os
 import sys
 import traceback
@@ -25,7 +26,9 @@ FAILED, BAD_USAGE = 1, 2
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-ConfigFile = Annotated[Path, typer.Option("--config", metavar="FILE", help="The configuration.")]
+ConfigFile = Annotated[
+    Path, typer.Option("--config", metavar="FILE", help="The configuration; taken from here, not from the home.")
+]
 Home = Annotated[Path, typer.Option("--home", metavar="DIR", help="Where logs/ and positions/ live.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 MarketName = Annotated[str, typer.Argument(metavar="MARKET", help="A market's id, the beginning of it, or words of its question.")]
@@ -94,11 +97,11 @@ def _overrides(**values: Any) -> dict[str, Any]:
 def run(
     config: ConfigFile = SHIPPED,
     home: Home = HERE,
-    venue: Annotated[str | None, typer.Option(help="Override `venue`.")] = None,
-    mode: Annotated[str | None, typer.Option(help="Override `mode`.")] = None,
+    venue: Annotated[str | None, typer.Option(help="Override `venue`: simulated, or polymarket (with --tape).")] = None,
+    mode: Annotated[str | None, typer.Option(help="Override `mode`: paper; this version refuses live.")] = None,
     seed: Annotated[int | None, typer.Option(help="Override `seed`.")] = None,
     tape: Annotated[Path | None, typer.Option(metavar="FILE", help="Play a recorded tape instead of a live feed.")] = None,
-    speed: Annotated[float, typer.Option(help="Market seconds a second; 0: as fast as possible.")] = 1.0,
+    speed: Annotated[float, typer.Option(help="Market seconds in one of yours; 0: as fast as possible.")] = 1.0,
     duration: Annotated[float | None, typer.Option(help="Stop after this many seconds of yours.")] = None,
     until: Annotated[float | None, typer.Option(help="Stop after this many market seconds.")] = None,
     once: Annotated[bool, typer.Option("--once", help="One cycle of signals and quotes, then cancel and exit.")] = False,
@@ -111,9 +114,17 @@ def run(
     from llm_maker.config_text import ConfigError
     from llm_maker.runtime.daemon_log import stderr
 
+    for name, number in (("speed", speed), ("duration", duration), ("until", until)):
+        if number is not None and not math.isfinite(number):
+            fail(f"--{name} is {number:g}; must be a finite number", BAD_USAGE)
     if speed < 0:
         fail(f"--speed is {speed:g}; must be 0 or more", BAD_USAGE)
     loaded, secrets = _load(config, _overrides(venue=venue, mode=mode, seed=seed), home)
+    for name, number in (("duration", duration), ("until", until)):
+        if number is not None and number <= 0:
+            fail(f"--{name} is {number:g}; must be above 0", BAD_USAGE)
+    if leave and not once:
+        fail("--leave goes with --once: only then is there a cycle to leave orders of", BAD_USAGE)
     options = wiring.Options(tape=tape, speed=speed, duration=duration, until=until, once=once, leave=leave)
     screen = _screen(loaded, as_json)
     with _faults(home):
@@ -143,6 +154,8 @@ def _closing(result: dict[str, Any], as_json: bool) -> None:
 
     for line in closing_lines(result):
         print(line, file=sys.stderr if as_json else sys.stdout)
+    if result["clean_stop"]:
+        sys.stderr.write("stopped: proved that no order of ours rests\n")
     if as_json:
         print(json.dumps(result))
 
@@ -215,7 +228,12 @@ def backtest(
 
 @app.command()
 def replay(
-    journal: Annotated[Path, typer.Argument(metavar="JOURNAL", help="A journal file (.jsonl or .jsonl.zst) or a folder of them.")],
+    journal: Annotated[
+        Path,
+        typer.Argument(
+            metavar="JOURNAL", help="A journal file (.jsonl or .jsonl.zst), or the folder that holds them: logs/journal/NAME."
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Prove a journal: every command must be the one recorded."""
@@ -304,7 +322,7 @@ def _act(home: Path, verb: str, market: str, as_json: bool, *, take: bool = Fals
     print(json.dumps(answer) if as_json else said)
 
 
-MarketOrAll = Annotated[str, typer.Argument(metavar="[MARKET]", help="One market; without it, everything.")]
+MarketOrAll = Annotated[str, typer.Argument(metavar="[MARKET]", help="A market as in `why`; without it, everything.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
@@ -350,7 +368,7 @@ def cancel_all(market: MarketOrAll = "", home: Home = HERE, yes: Yes = False, as
 
 @app.command()
 def kill(home: Home = HERE, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Cancel everything of ours, prove it, end the daemon. With the socket dead: `touch HOME/KILL`."""
+    """Cancel everything of ours, prove it, end the daemon. With the socket dead: `touch HOME/KILL`, and remove it later."""
     _act(home, "kill", "", as_json, yes=yes)
 
 

@@ -162,7 +162,7 @@ def _unknown(path: str, model: type[BaseModel], secrets: Sequence[str]) -> str:
     near = difflib.get_close_matches(leaf, [known.rpartition(".")[2] for known in siblings], 1)
     if near:
         return f"unknown key '{path}'; did you mean '{f'{section}.' if section else ''}{near[0]}'?"
-    if re.search(r"key|secret|token|password|private", leaf):
+    if re.search(r"key|secret|token|password|private", leaf, re.IGNORECASE):
         return f"unknown key '{path}'; secrets go into .env: {', '.join(secrets)}"
     if elsewhere := difflib.get_close_matches(leaf, list(leaves), 1, 0.7):
         return f"unknown key '{path}'; did you mean '{leaves[elsewhere[0]]}'?"

@@ -150,14 +150,14 @@ def backtest_lines(result: dict[str, Any]) -> list[str]:
         f"paper money; signals: {result['signals_from']}; resolution guard {result['resolution_guard']}",
         f"orders {result['orders_placed']} placed, {result['orders_canceled']} canceled, {result['fills']} fills",
         f"fills by band (one order stream): {fills}",
-        f"P&L at mid ${result['pnl_usd']:+.2f}, at the touch with fees ${result['pnl_exit_usd']:+.2f}",
-        f"speed {result['frames_per_second']} frames/s, bare decoding {result['decode_only_frames_per_second']} "
-        f"({result['times_decode_only']}x its time)",
+        f"P&L at mid {summary.gain(result['pnl_usd'])}, at the touch with fees {summary.gain(result['pnl_exit_usd'])}",
+        f"speed {result['frames_per_second']} frames/s; reading and decoding alone {result['decode_only_frames_per_second']}: "
+        f"the whole takes {result['times_decode_only']}x as long",
         f"journal {result['journal']} sha256 {result['journal_sha256']}",
     ]
     if result["truncated"]:
         lines.append(f"the tape is cut short: {result['truncated']}")
-    lines += [f"refused {name}: {n['episodes']:g} times, {n['seconds']:.0f}s" for name, n in result["refusals"].items()]
+    lines += [f"refused {name}: {n['episodes']:g}x, {n['seconds']:.0f}s" for name, n in result["refusals"].items()]
     return lines + summary.closing_lines(result)
 
 

@@ -90,6 +90,8 @@ def test_a_bad_config_is_one_line_and_exit_2(tmp_path: Path, text: str, told: st
         (["runn"], "did you mean 'run'?"),
         (["run", "--sped", "2"], "--sped"),
         (["run", "--speed", "-1"], "--speed is -1"),
+        (["run", "--duration", "0"], "--duration is 0; must be above 0"),
+        (["run", "--leave"], "--leave goes with --once"),
         (["run", "--config", "none.yaml"], "none.yaml: no such file"),
         (["backtest"], "--tape"),
         (["backtest", "--tape", "none.zst"], "none.zst"),
@@ -189,6 +191,23 @@ def test_the_kill_file_works_without_the_socket(tmp_path: Path):
     assert stopped(process)["clean_stop"]
 
 
+def test_a_kill_file_from_before_is_named_and_nothing_starts(tmp_path: Path):
+    (tmp_path / "KILL").touch()
+    assert "KILL is there" in refused(llm_maker("run", "--duration", "1", home=tmp_path))
+
+
+def test_a_restart_says_where_it_goes_on_and_a_kill_that_it_stays_down(tmp_path: Path):
+    llm_maker("run", "--duration", "1", "--json", home=tmp_path)
+    again = llm_maker("run", "--duration", "1", "--json", home=tmp_path)
+    assert "goes on where session 1 stopped" in again.stderr and "NOT ACTIVE" not in again.stderr
+    process = started(tmp_path)
+    assert llm_maker("kill", "--yes", home=tmp_path).returncode == 0
+    stopped(process)
+    killed = llm_maker("run", "--duration", "1", "--json", home=tmp_path)
+    assert "NOT ACTIVE (kill: killed by control socket)" in killed.stderr
+    assert json.loads(killed.stdout.splitlines()[-1])["orders_placed"] == 0
+
+
 def test_once_asks_quotes_and_leaves_nothing(tmp_path: Path):
     result = llm_maker("run", "--once", "--speed", "5", "--json", home=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -211,7 +230,8 @@ def test_the_promised_result_has_every_field(tmp_path: Path):
         assert (tmp_path / "logs" / log).stat().st_size > 0
     with sqlite3.connect(tmp_path / "positions" / "ledger.sqlite3") as ledger:
         assert ledger.execute("SELECT count(*) FROM trades").fetchone()[0] == told["fills"]
-    assert result.stderr.splitlines()[-5].startswith("earned from spread")
+    assert result.stderr.splitlines()[-6].startswith("earned from spread")
+    assert result.stderr.splitlines()[-1] == "stopped: proved that no order of ours rests"
 
 
 def test_help_loads_no_model_sdk(tmp_path: Path):

@@ -23,6 +23,7 @@ from llm_maker.core.engine import Engine, new_state
 from llm_maker.core.params import Params, RiskParams
 from llm_maker.core.risk import GATES
 from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S, FixedGrid, Instrument, InstrumentId, Kind, Liquidity
+from llm_maker.report.summary import closing_lines
 from llm_maker.strategy.maker import Maker, MakerParams
 
 START = 1_780_000_000 * NS_PER_S
@@ -507,3 +508,15 @@ def test_the_end_of_the_run_is_not_swallowed(quoting):
     with pytest.raises(RuntimeError, match="ours"), screen.showing(quoting.daemon):
         raise RuntimeError("ours")
     assert screen.faults == 0
+
+
+def test_closing_lines_put_the_sign_before_the_dollar_and_count_one_decision():
+    run = {
+        "pnl_split_usd": {"spread": 8.52, "inventory": -0.05, "fees": 0.0, "rebates": -0.001, "rewards": 1234.5},
+        "refusals": {}, "llm_cost_usd": 0.0, "decisions": 1, "halted_by": {}, "fallbacks": 0, "fills": 1, "markets": 1,
+        "simulated": True, "paper_money": True,
+    }  # fmt: skip
+    spread, moves, cost, *_ = closing_lines(run)
+    assert spread.endswith("+$8.52 (paper money, simulated market)")
+    assert moves.endswith("-$0.05; fees $0.00, rebates $0.00, rewards +$1,234.50")
+    assert cost.endswith(" for 1 decision")

@@ -75,7 +75,13 @@ def _compare_resting(step: Step, resting: RestingOrder) -> None:
     order = state.orders.get(resting.order_id)
     if order is None or order.is_final:
         step.notice(Level.WARNING, "forgotten_order", f"{resting.order_id} of an earlier session rests: canceled")
-        step.out.append(CancelOrder(resting.order_id, resting.instrument, "of an earlier session"))
+        if order is not None and order.changed_ns < state.account_asked_ns:
+            # It had ended before this list was asked for, so the list is no old news: what rests is exposure again.
+            on_order(step, order.order_id, What.FOUND_OPEN)
+        if order is not None and order.is_live:
+            step.cancel(order, "had ended, but rests")
+        else:
+            step.out.append(CancelOrder(resting.order_id, resting.instrument, "of an earlier session"))
     elif order.status is Status.UNKNOWN:
         order.sent_cancel = False
         on_order(step, order.order_id, What.FOUND_OPEN)

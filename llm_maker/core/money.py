@@ -162,12 +162,14 @@ def on_failed(step: Step, event: FillFailed) -> None:
     state, market = step.state, _loaded(step, event.instrument, "settlement")
     if market is None:
         return
-    before = market.position.last_trip
+    before, fill = market.position.last_trip, market.position.pending.get(event.fill_id)
+    paid = fill.fee if fill is not None else 0
     cash = market.position.fail(market.instrument, event.fill_id, step.now)
     if market.position.last_trip is not before:
         _note_trip(step, market, market.position.last_trip)
     state.cash += cash
-    state.flows.trading += cash
+    state.flows.trading += cash - paid
+    state.flows.fees += paid
     state.counts.failed_settlements += 1
     step.notice(Level.WARNING, "settlement_failed", f"fill {event.fill_id} was reversed", event.instrument)
     _after_position(step, market)

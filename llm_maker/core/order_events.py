@@ -29,7 +29,6 @@ ABSENT_PROOF_NS = 10 * NS_PER_S
 """An order that the venue does not find this long after it was sent is taken as never arrived."""
 ABSENT_PROOF_LOOKUPS = 2
 LOOKUP_MAX_NS = 60 * NS_PER_S
-CANCEL_RETRY_NS = 2 * NS_PER_S
 HELD_OFF_NS = 10 * NS_PER_S
 """A side that the venue refused waits this long."""
 HELD_OFF_CROSSED_NS = NS_PER_S
@@ -98,13 +97,6 @@ def on_cancel_rejected(step: Step, event: CancelRejected) -> None:
         order.sent_cancel = False
         look_up(step, order, f"cancel answered: {event.reason}")
     step.state.markets[order.instrument].dirty = True
-
-
-def retry_cancel(step: Step, order: Order) -> None:
-    """A cancel that the venue refused may be sent again after a while; until then the side stays busy."""
-    if order.status is Status.OPEN and order.sent_cancel and step.now - order.cancel_ns >= CANCEL_RETRY_NS:
-        order.sent_cancel = False
-        step.state.markets[order.instrument].dirty = True
 
 
 def on_uncertain(step: Step, event: OrderUncertain) -> None:

@@ -238,7 +238,7 @@ class Order(msgspec.Struct):
     sent_cancel: bool = False
     """A cancel was sent and not refused; False again once the venue says that the order rests."""
     cancel_ns: int = 0
-    """When the last cancel was sent; 0: never."""
+    """When the last cancel was sent; 0: never, or the venue has found it resting since."""
     lookups: int = 0
     """Look-ups asked since the last doubt began; counted by the engine, set to 0 here when a new doubt begins."""
     lookup_ns: int = 0
@@ -257,6 +257,11 @@ class Order(msgspec.Struct):
     def is_live(self) -> bool:
         """Not proved ended: counts as exposure, UNKNOWN included."""
         return self.status not in FINAL
+
+    @property
+    def may_cancel(self) -> bool:
+        """No cancel is on its way; in doubt one is tried, then the look-ups tell."""
+        return not self.sent_cancel and not (self.status is Status.UNKNOWN and self.cancel_ns)
 
 
 def new(command: PlaceOrder, now: int) -> Order:
@@ -292,6 +297,8 @@ def step(order: Order, what: What, now: int) -> bool:
         order.sent_cancel, order.cancel_ns = True, now
     elif what is What.CANCEL_REFUSED or after is Status.OPEN:
         order.sent_cancel = False
+    if what is What.FOUND_OPEN and after is Status.OPEN:
+        order.cancel_ns = 0
     if after is order.status:
         return False
     if after is Status.UNKNOWN:

@@ -13,8 +13,6 @@ This file knows no orders, no book, no strategy; what resting orders reserve is 
 
 from __future__ import annotations
 
-import math
-
 import msgspec
 
 from llm_maker.core.events import OrderFilled
@@ -28,7 +26,6 @@ from llm_maker.core.values import (
     leg_price,
     leg_side,
     to_cash_down,
-    to_cash_up,
 )
 
 SEEN_LIMIT = 1000
@@ -308,19 +305,6 @@ class Position(msgspec.Struct):
             return to_cash_down(instrument, self.net * mark_price - self.cost + self.cash_remainder)
         no = self.no.settled + self.no.pending
         return to_cash_down(instrument, self.net * mark_price + no * instrument.payout)
-
-    def worst_case(self, instrument: Instrument, mark: float, stress_ratio: float) -> Cash:
-        """Cash lost on cost if the wrong side wins, rounded up; resting orders not included.
-
-        Binary: the larger loss of the two outcomes, `cost` if NO wins and `cost - net payout` if YES wins, at least 0;
-        on top the whole worth of foreign shares at the mark. Linear: (|net| + |foreign|) x mark x `stress_ratio`.
-        `mark` in price units.
-        """
-        foreign = self.yes.foreign * mark + self.no.foreign * (instrument.payout - mark)
-        if instrument.is_binary:
-            loss = max(0, self.cost, self.cost - self.net * instrument.payout)
-            return to_cash_up(instrument, loss + math.ceil(foreign))
-        return to_cash_up(instrument, math.ceil((abs(self.net) + abs(self.yes.foreign)) * mark * stress_ratio))
 
     def _book(
         self,

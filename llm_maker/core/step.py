@@ -60,7 +60,7 @@ class Step:
     def withdraw(self, market: Market, reason: str) -> None:
         """Cancel every order of ours on a market that is not already being canceled."""
         for order in self.state.live_orders(market):
-            if not order.sent_cancel and order.status is not orders.Status.UNKNOWN:
+            if order.may_cancel:
                 self.cancel(order, reason)
 
     def quote(self, market: Market, target: QuoteTarget, allowed: risk.Gate, decision_id: str) -> str:

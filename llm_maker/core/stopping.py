@@ -23,8 +23,10 @@ def begin_stop(step: Step, reason: str) -> None:
         return
     state.stopping = reason
     state.stop_ns = step.now
-    for market in state.markets.values():
-        step.withdraw(market, f"stop: {reason}")
+    for order in [o for o in state.orders.values() if o.is_live]:
+        # In doubt a cancel may have been lost: this is the last chance to send it.
+        if order.status is Status.UNKNOWN or not order.sent_cancel:
+            step.cancel(order, f"stop: {reason}")
 
 
 def drive_stop(step: Step) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from llm_maker.core.money import merge_sets
-from llm_maker.core.order_events import look_up, on_order, retry_cancel
+from llm_maker.core.order_events import look_up, on_order
 from llm_maker.core.orders import Status, What
 from llm_maker.core.state import Market, refresh_exposure
 from llm_maker.core.step import ACCOUNT_RETRY_NS, Step
 from llm_maker.core.values import NS_PER_S
+from llm_maker.core.venue_events import unindex
 
 ACCOUNT_CHECK_NS = 60 * NS_PER_S
 """How often the account is read again though nothing seems wrong: a lost message leaves no other trace."""
@@ -29,7 +30,6 @@ def on_timer(step: Step) -> None:
                 state.counts.unknown += 1
             if order.status is Status.UNKNOWN:
                 look_up(step, order, "no answer")
-            retry_cancel(step, order)
         if market.instrument.is_binary and market.position.no.settled and market.position.yes.settled:
             merge_sets(step, market)
         if market.position.yes.foreign or market.position.no.foreign:
@@ -45,15 +45,12 @@ def on_timer(step: Step) -> None:
 def _forget(step: Step, market: Market) -> None:
     """Drop a market that is over and holds nothing, so that months of markets do not pile up."""
     state, held = step.state, market.position
-    anything = market.live or held.pending or any((h.settled, h.pending, h.foreign, h.merging) for h in (held.yes, held.no))
+    shares = any(h.settled or h.pending or h.foreign or h.merging for h in (held.yes, held.no))
+    anything = market.live or held.pending or shares
     if anything or step.now - market.mark_ns < FORGET_NS:
         return
     instrument = market.instrument
-    for groups, key in ((state.events, instrument.event_id), (state.clusters, instrument.cluster)):
-        if key in groups:
-            groups[key].remove(instrument.id)
-            if not groups[key]:
-                del groups[key]
+    unindex(state, instrument)
     for name, since in market.refusals.items():
         state.refused[name.partition(" ")[2]].ns += step.now - since
     state.gross -= market.worst

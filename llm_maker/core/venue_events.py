@@ -84,6 +84,8 @@ def on_listed(step: Step, event: InstrumentListed) -> None:
         _index(state, instrument)
         return
     regrid = known.instrument.grid != instrument.grid
+    unindex(state, known.instrument)
+    _index(state, instrument)
     known.instrument = instrument
     known.in_universe, known.drop_reason = True, ""
     if regrid:
@@ -109,6 +111,15 @@ def _index(state: State, instrument: Instrument) -> None:
         state.events.setdefault(instrument.event_id, []).append(instrument.id)
     if instrument.cluster:
         state.clusters.setdefault(instrument.cluster, []).append(instrument.id)
+
+
+def unindex(state: State, instrument: Instrument) -> None:
+    """Out of its event and its cluster, which end with their last market."""
+    for groups, key in ((state.events, instrument.event_id), (state.clusters, instrument.cluster)):
+        if key in groups:
+            groups[key].remove(instrument.id)
+            if not groups[key]:
+                del groups[key]
 
 
 def on_dropped(step: Step, event: InstrumentDropped) -> None:

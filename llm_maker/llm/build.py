@@ -38,7 +38,9 @@ def resolve(config: Config, secrets: Secrets, *, simulated_feed: bool) -> Mind:
         return Mind("simulated", "a simulated analyst (it is told a noisy truth)")
     found = choose(name, {key: secrets.get(key) or "" for key in SECRET_NAMES})
     if found.spec is not None:
-        return Mind(found.spec.name, found.text)
+        model = config.llm.model or found.spec.model or "no model named"
+        where = f" at {config.llm.base_url}" if config.llm.base_url else ""
+        return Mind(found.spec.name, f"{found.text}, model {model}{where}")
     if found.status == "none_set" and simulated_feed:
         return Mind("simulated", f"a simulated analyst (it is told a noisy truth): {found.text}")
     if found.status == "none_set":

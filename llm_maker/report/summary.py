@@ -90,6 +90,7 @@ def result(state: State, before: Mark) -> dict[str, Any]:
     parts = split(pnl, flows, before.flows)
     return {
         "account": state.account,
+        "markets": len(state.markets),
         "decisions": counts.decisions - base.decisions,
         "failures": counts.failures - base.failures,
         "fallbacks": counts.fallbacks - base.fallbacks,
@@ -135,21 +136,29 @@ def closing_lines(run: dict[str, Any]) -> list[str]:
     # A fraction of a second at the start, before the first book, is no refusal worth a word.
     top = next((name for name, n in refused.items() if n["seconds"] >= _WORTH_TELLING_S), "")
     seconds = refused[top]["seconds"] if top else 0.0
-    simulated = " (simulated money)" if run.get("simulated") or run.get("mode") == "paper" else ""
+    label = " (paper money, simulated market)" if run["simulated"] else " (paper money)" if run["paper_money"] else ""
     moves = "lost to adverse moves" if parts["inventory"] <= 0 else "gained on inventory"
     told = f"{top}, {seconds:.0f}s over all markets" if top else "none"
     return [
-        f"earned from spread      ${parts['spread']:+.2f}{simulated}",
-        f"{moves:<23} ${parts['inventory']:+.2f}; fees ${parts['fees']:+.2f}, "
-        f"rebates ${parts['rebates']:+.2f}, rewards ${parts['rewards']:+.2f}",
-        f"model cost              ${run['llm_cost_usd']:.4f} for {run['decisions']} decisions",
+        f"earned from spread      {gain(parts['spread'])}{label}",
+        f"{moves:<23} {gain(parts['inventory'])}; fees {gain(parts['fees'])}, "
+        f"rebates {gain(parts['rebates'])}, rewards {gain(parts['rewards'])}",
+        f"model cost              ${run['llm_cost_usd']:.4f} for {run['decisions']} decision{'' if run['decisions'] == 1 else 's'}",
         f"top refusal by time     {told}",
         f"what would help most    {advice(run, top)}",
     ]
 
 
+def gain(value: float) -> str:
+    """`+$8.52`, `-$0.05`, `$0.00`: the sign before the dollar, as in `status`."""
+    shown = round(value, 2)
+    return f"{'-' if shown < 0 else '+' if shown > 0 else ''}${abs(shown):,.2f}"
+
+
 def advice(run: dict[str, Any], top: str) -> str:
     """The one change that would help most, from the numbers of the run."""
+    if run["markets"] == 0:
+        return "select a market: market_selection lets none in; `llm-maker markets` says why of each"
     if run["halted_by"]:
         return "see why it halted: " + "; ".join(run["halted_by"].values())
     if run["fallbacks"]:

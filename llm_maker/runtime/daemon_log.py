@@ -5,6 +5,7 @@ Every line passes a redaction of the secrets that are held. Market time stamps w
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -87,4 +88,5 @@ class _Bound(structlog.BoundLoggerBase):
 
 def stderr(line: str) -> None:
     """Plain lines for a terminal or a pipe; stdout is kept for results."""
-    sys.stderr.write(line + "\n")
+    with contextlib.suppress(OSError):  # the terminal is gone, or the pipe: the file has the line, and the quotes matter more
+        sys.stderr.write(line + "\n")

@@ -214,6 +214,8 @@ class JournalWriter:
         Between two events only, after the commands of the last one were executed: the checkpoint must hold them.
         """
         tail = self._tail
+        if os.fstat(tail.fd).st_nlink == 0:
+            raise JournalError(f"{tail.path}: somebody has deleted the journal that is being written")
         if tail.size + self._pending_bytes < self._limits.max_file or tail.seq < tail.first_seq:
             return False
         self.rotate()

@@ -11,7 +11,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,7 @@ class Ledger:
             with closing(_connect(path)) as connection:
                 damage = _prepare(connection, path)
             if damage is None:
+                _private(path)
                 return cls(path, limit, on_failure)
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _CORRUPT:
@@ -305,6 +306,12 @@ def _apply(connection: sqlite3.Connection, batch: _Batch) -> None:
             connection.execute(_INSERTS[type(row)], (*key, batch.seq, n, batch.ts, *msgspec.structs.astuple(row)))
     if batch.seq != _ASIDE:
         connection.execute(_ADVANCE, (*key, batch.seq))
+
+
+def _private(path: Path) -> None:
+    """What was traded is nobody else's business."""
+    with suppress(OSError):  # a file system without modes keeps its own rules
+        path.chmod(0o600)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

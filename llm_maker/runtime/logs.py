@@ -274,19 +274,19 @@ class Recorder:
             case e.FillFailed():
                 return [{"event": "reversed", "market_id": event.instrument, "fill_id": event.fill_id}]
             case e.OrderAccepted():
-                return [{"event": "accepted", "order_id": event.order_id}]
+                return [self._of_order("accepted", event.order_id)]
             case e.OrderRejected():
-                return [{"event": "rejected", "order_id": event.order_id, "reason": event.reason, "detail": event.detail}]
+                return [self._of_order("rejected", event.order_id, reason=event.reason, detail=event.detail)]
             case e.OrderCanceled():
-                return [{"event": "canceled", "order_id": event.order_id, "reason": event.reason}]
+                return [self._of_order("canceled", event.order_id, reason=event.reason)]
             case e.OrderExpired():
-                return [{"event": "expired", "order_id": event.order_id}]
+                return [self._of_order("expired", event.order_id)]
             case e.CancelRejected():
-                return [{"event": "cancel_rejected", "order_id": event.order_id, "reason": event.reason}]
+                return [self._of_order("cancel_rejected", event.order_id, reason=event.reason)]
             case e.OrderUncertain():
-                return [{"event": "unknown", "order_id": event.order_id, "reason": event.reason}]
+                return [self._of_order("unknown", event.order_id, reason=event.reason)]
             case e.OrderLookedUp():
-                return [{"event": "looked_up", "order_id": event.order_id, "found": event.found}]
+                return [self._of_order("looked_up", event.order_id, found=event.found)]
             case e.SetsMerged():
                 size = self._size(event.instrument, event.qty)
                 return [{"event": "merged", "market_id": event.instrument, "size": size}]
@@ -294,6 +294,11 @@ class Recorder:
                 return [{"event": event.kind.value, "market_id": event.instrument, "amount_usd": usd(event.amount)}]
             case _:
                 return []
+
+    def _of_order(self, what: str, order_id: str, **facts: str) -> dict[str, Any]:
+        """A line about one of our orders, with its market where it is still known."""
+        order = self._state.orders.get(order_id)
+        return {"event": what, "market_id": order.instrument if order else "", "order_id": order_id, **facts}
 
     def _command_line(self, command: AnyCommand) -> dict[str, Any] | None:
         match command:

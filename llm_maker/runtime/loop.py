@@ -19,7 +19,7 @@ from llm_maker.core.commands import (
     RequestSignals,
     Stop,
 )
-from llm_maker.core.engine import Engine, checkpoint
+from llm_maker.core.engine import Engine
 from llm_maker.core.events import (
     BookDelta,
     BookSnapshot,
@@ -32,7 +32,7 @@ from llm_maker.core.events import (
 from llm_maker.port import Port, Simulator
 from llm_maker.runtime.clock import LiveClock, PacedClock, VirtualClock
 from llm_maker.runtime.inbox import Inbox
-from llm_maker.runtime.journal import Checkpoint, JournalError
+from llm_maker.runtime.journal import JournalError
 from llm_maker.runtime.journal_writer import JournalWriter
 from llm_maker.runtime.timeline import Timeline
 
@@ -269,7 +269,8 @@ class Session:
         if isinstance(clock, VirtualClock):
             await asyncio.sleep(0 if due is not None else 0.01)
         elif isinstance(clock, PacedClock):
-            delay = clock.wall_delay(due) if due is not None else 0.25
+            # Never longer than a moment: `--duration` and the kill file's word are looked at between two rests.
+            delay = min(clock.wall_delay(due), 0.25) if due is not None else 0.25
             await (inbox.wait(delay) if delay > 0 else asyncio.sleep(0))
         else:
             delay = (due - clock.now()) / 1e9 if due is not None else 0.25
@@ -287,8 +288,3 @@ class Session:
             if account.venue:
                 account.venue.send()
         return ids
-
-
-def make_checkpoint(session: Session, account: Account, meta: dict[str, object]) -> Checkpoint:
-    """What a journal file opens with."""
-    return Checkpoint(checkpoint(account.engine.state), session.timeline.checkpoint(), dict(meta))

@@ -306,7 +306,6 @@ def test_linear_goes_from_long_to_short_and_cash_moves_by_the_difference_only():
     assert result.cash == 1_000 - 50, "one dollar on 0.001"
     assert result.flipped and position.net == -2 and position.avg_price == 6_800_112
     assert position.value(instrument, 6_800_012) == 2_000
-    assert position.worst_case(instrument, 6_800_112, 0.20) == 27_200_450
 
 
 def test_linear_remainders_are_carried_not_lost():
@@ -420,27 +419,16 @@ def test_redemption_sells_at_the_outcome(leg, paid):
     assert position.last_trip.exit_ns == 500
 
 
-def test_foreign_shares_count_in_the_worst_case_only_until_adopted():
+def test_foreign_shares_are_apart_until_adopted():
     position, _ = after((*BUY_YES, 4_000, 100))
     position.set_foreign(Leg.NO, 50)
     assert (position.net, position.foreign_net, position.sets()) == (100, -50, 0)
     assert position.value(SHARES, 6_000) == 600_000
-    assert position.worst_case(SHARES, 6_000.0, 0.2) == 400_000 + 50 * 4_000
     assert position.adopt(Leg.NO, 6_000) == 50
     assert position.adopt(Leg.NO, 6_000) == 0
     assert (position.net, position.foreign_net, position.sets()) == (50, 0, 50)
     assert position.realised == 100_000, "half of the YES was closed at 0.60"
 
-
-def test_worst_case_is_the_cost_of_the_side_held():
-    yes, _ = after((*BUY_YES, 4_000, 100))
-    no, _ = after((*BUY_NO, 4_000, 100))
-    assert yes.worst_case(SHARES, 5_000.0, 0.2) == 400_000
-    assert no.worst_case(SHARES, 5_000.0, 0.2) == 600_000
-    assert Position().worst_case(SHARES, 5_000.0, 0.2) == 0
-
-
-# Exits.
 
 EXITS = ExitParams(stop_ratio=0.05, target_ratio=0.08, hold_ns=30, deadline_ns=0)
 
