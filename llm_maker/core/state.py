@@ -357,3 +357,20 @@ def worst_loss(params: Params, market: Market, bids: int, bid_cost: int, asks: i
         return to_cash_up(instrument, loss + foreign)
     net = max(abs(position.net + bids), abs(position.net - asks))
     return to_cash_up(instrument, int(net * market.mark * params.risk.linear_stress_ratio))
+
+
+def index(state: State, instrument: Instrument) -> None:
+    """Into its event and its cluster, for the caps."""
+    if instrument.event_id:
+        state.events.setdefault(instrument.event_id, []).append(instrument.id)
+    if instrument.cluster:
+        state.clusters.setdefault(instrument.cluster, []).append(instrument.id)
+
+
+def unindex(state: State, instrument: Instrument) -> None:
+    """Out of its event and its cluster, which end with their last market."""
+    for groups, key in ((state.events, instrument.event_id), (state.clusters, instrument.cluster)):
+        if key in groups:
+            groups[key].remove(instrument.id)
+            if not groups[key]:
+                del groups[key]

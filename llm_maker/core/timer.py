@@ -5,10 +5,9 @@ from __future__ import annotations
 from llm_maker.core.money import merge_sets
 from llm_maker.core.order_events import look_up, on_order
 from llm_maker.core.orders import Status, What
-from llm_maker.core.state import Market, refresh_exposure
+from llm_maker.core.state import Market, refresh_exposure, unindex
 from llm_maker.core.step import ACCOUNT_RETRY_NS, Step
 from llm_maker.core.values import NS_PER_S
-from llm_maker.core.venue_events import unindex
 
 ACCOUNT_CHECK_NS = 60 * NS_PER_S
 """How often the account is read again though nothing seems wrong: a lost message leaves no other trace."""

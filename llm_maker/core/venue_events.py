@@ -28,7 +28,7 @@ from llm_maker.core.events import (
 from llm_maker.core.markouts import Markouts
 from llm_maker.core.positions import Position
 from llm_maker.core.quote import requote
-from llm_maker.core.state import Market, State, Venue
+from llm_maker.core.state import Market, Venue, index, unindex
 from llm_maker.core.step import Step
 from llm_maker.core.values import NS_PER_S, Instrument
 
@@ -75,17 +75,18 @@ def requote_venue(step: Step, venue: Venue) -> None:
 
 
 def on_listed(step: Step, event: InstrumentListed) -> None:
+    """A market came, or its rules changed; on another grid nothing of ours may stay."""
     state, instrument = step.state, event.instrument
     known = state.markets.get(instrument.id)
     if known is None:
         state.venues.setdefault(instrument.venue, Venue(instrument.venue))
         state.markets[instrument.id] = new_market(instrument, step.strategy.state_type())
         state.markets[instrument.id].book.heals_by_top = not state.venues[instrument.venue].snapshots
-        _index(state, instrument)
+        index(state, instrument)
         return
     regrid = known.instrument.grid != instrument.grid
     unindex(state, known.instrument)
-    _index(state, instrument)
+    index(state, instrument)
     known.instrument = instrument
     known.in_universe, known.drop_reason = True, ""
     if regrid:
@@ -104,22 +105,6 @@ def new_market(instrument: Instrument, own: Any) -> Market:
         position=Position(),
         own=own,
     )
-
-
-def _index(state: State, instrument: Instrument) -> None:
-    if instrument.event_id:
-        state.events.setdefault(instrument.event_id, []).append(instrument.id)
-    if instrument.cluster:
-        state.clusters.setdefault(instrument.cluster, []).append(instrument.id)
-
-
-def unindex(state: State, instrument: Instrument) -> None:
-    """Out of its event and its cluster, which end with their last market."""
-    for groups, key in ((state.events, instrument.event_id), (state.clusters, instrument.cluster)):
-        if key in groups:
-            groups[key].remove(instrument.id)
-            if not groups[key]:
-                del groups[key]
 
 
 def on_dropped(step: Step, event: InstrumentDropped) -> None:
