@@ -79,6 +79,10 @@ QUIET_AFTER_S = 9
 """An answer that is on its way, the flicker time, a refused side's wait, a round trip."""
 
 
+SHARED = ("gross cap", "event cap", "cluster cap", "free cash", "positions", "message budget")
+"""Refusals by limits that several markets share."""
+
+
 class Weather(Incidents):
     """One run; `run` plays it to its end or raises what the oracle found."""
 
@@ -540,7 +544,11 @@ class Weather(Incidents):
         self.quiet_after = end + 3_600 * NS_PER_S
 
     def _expect_quiet(self, end):
-        """From here on nothing is sent for the markets in which nothing is due by time alone."""
+        """From here on nothing is sent for the markets in which nothing is due by time alone.
+
+        A market that a cap shared with others holds down is free to move when time moves one of those.
+        """
+        steady = {}
         for name, market in self.state.markets.items():
             plan = market.exit_plan
             waits = (market.pulled_until, market.cautious_until, market.cooldown_until)
@@ -556,7 +564,11 @@ class Weather(Incidents):
                 or left - NS_PER_S < end < (market.instrument.end_ns or 0) + NS_PER_S
             ):
                 continue
-            self.steady[name] = self._input(market)
+            steady[name] = market
+        restless = len(steady) < len(self.state.markets)
+        for name, market in steady.items():
+            if not (restless and any(key.endswith(SHARED) for key in market.refusals)):
+                self.steady[name] = self._input(market)
         self.happened["stood_still"] += bool(self.steady)
 
     def _input(self, market):
