@@ -207,7 +207,7 @@ def _texts() -> Iterator[tuple[str, str]]:
         r"\b(TODO|FIXME|XXX|HACK)\b",
         r"\bNotImplementedError\b",
         r"(?<![\w.])/(work|root|home|Users)/",
-        r"index-url|extra-index|trusted-host|find-links|pythonhosted|pypi\.org|/simple\b",
+        r"(index|trusted|find)[-_](url|host|links)|/simple\b",
     ],
     ids=["unfinished", "not implemented", "a machine's path", "a package index"],
 )
