@@ -112,8 +112,11 @@ def on_looked_up(step: Step, event: OrderLookedUp) -> None:
     if order is None or (order.is_final and event.found != "open"):
         return
     if event.found == "absent":
-        aged = step.now - order.placed_ns >= ABSENT_PROOF_NS and order.lookups >= ABSENT_PROOF_LOOKUPS
-        if aged and order.filled == 0:
+        # Only questions asked late enough prove anything, and one answer each: an old answer, or one told twice, may come late.
+        aged = order.lookup_ns - order.placed_ns >= ABSENT_PROOF_NS
+        if aged and order.lookups > order.absent_of:
+            order.absents, order.absent_of = order.absents + 1, order.lookups
+        if order.absents >= ABSENT_PROOF_LOOKUPS and order.filled == 0:
             on_order(step, event.order_id, What.FOUND_ABSENT)
         return
     if event.found != "open" and event.filled > order.filled:

@@ -240,6 +240,10 @@ class Order(msgspec.Struct):
     cancel_ns: int = 0
     """When the last cancel was sent; 0: never, or the venue has found it resting since."""
     lookups: int = 0
+    absents: int = 0
+    """Late enough look-ups of the present doubt that were answered "absent"."""
+    absent_of: int = 0
+    """The number of the look-up that was last answered so."""
     """Look-ups asked since the last doubt began; counted by the engine, set to 0 here when a new doubt begins."""
     lookup_ns: int = 0
     venue_id: str = ""
@@ -302,7 +306,7 @@ def step(order: Order, what: What, now: int) -> bool:
     if after is order.status:
         return False
     if after is Status.UNKNOWN:
-        order.lookups = order.lookup_ns = 0
+        order.lookups = order.lookup_ns = order.absents = order.absent_of = 0
     order.status, order.changed_ns = after, now
     return True
 

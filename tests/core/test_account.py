@@ -293,11 +293,19 @@ def test_absent_is_no_proof_before_a_second_lookup():
     assert order.status is Status.UNKNOWN
 
 
-def test_absent_is_a_proof_after_time_and_two_lookups():
+def test_absent_is_a_proof_after_time_and_two_late_lookups():
     rig = doubtful()
     order = rig.one()
     rig.run(12)
+    assert order.lookup_ns - order.placed_ns < 10 * NS_PER_S
     told(rig, "absent")
+    told(rig, "absent")
+    assert order.status is Status.UNKNOWN, "answers to questions of before may arrive late, and twice"
+    for _ in range(2):
+        rig.run(60)
+        assert order.status is Status.UNKNOWN
+        told(rig, "absent")
+        told(rig, "absent")
     assert order.status is Status.REJECTED and rig.state.reserved == 0
 
 
