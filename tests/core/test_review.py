@@ -75,8 +75,8 @@ def test_an_order_taken_for_absent_that_rests_after_all_counts_again_and_is_not_
     rig = quoting()
     order = rig.one()
     rig.send(ev.OrderUncertain(order.order_id, "timeout"))
-    for _ in range(4):
-        rig.run(6)
+    for _ in range(3):
+        rig.run(20)
         rig.send(ev.OrderLookedUp(order.order_id, "absent", 0))
     assert order.status is Status.REJECTED
     rig.send(ev.OperatorActed(Verb.PAUSE, "test"))
