@@ -28,7 +28,7 @@ from llm_maker.core.values import NS_PER_S
 ABSENT_PROOF_NS = 10 * NS_PER_S
 """An order that the venue does not find this long after it was sent is taken as never arrived."""
 ABSENT_PROOF_LOOKUPS = 2
-LOOKUP_MAX_NS = 60 * NS_PER_S
+LOOKUP_MAX_NS = 8 * NS_PER_S
 HELD_OFF_NS = 10 * NS_PER_S
 """A side that the venue refused waits this long."""
 HELD_OFF_CROSSED_NS = NS_PER_S
