@@ -30,7 +30,9 @@ KEY_OF = {
     "openai_compatible": "OPENAI_API_KEY",
 }
 """Provider -> the secret it needs, in the order in which `auto` tries them."""
-SECRET_NAMES = (*dict.fromkeys(KEY_OF.values()), "LLM_MAKER_PK", "LLM_MAKER_BROWSER_ADDRESS")
+API_SECRETS = ("LLM_MAKER_API_KEY", "LLM_MAKER_API_SECRET", "LLM_MAKER_API_PASSPHRASE")
+"""The venue's credentials, where they are given and not derived from the key."""
+SECRET_NAMES = (*dict.fromkeys(KEY_OF.values()), "LLM_MAKER_PK", "LLM_MAKER_BROWSER_ADDRESS", *API_SECRETS)
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -70,11 +72,23 @@ class _Section(BaseModel):
 
 
 class Filters(_Section):
-    """Which markets are worth quoting; nothing here looks at the book."""
+    """Which markets are worth quoting, by what the venue's listing says of them; 0 or empty: no limit."""
 
     min_hours_to_end: Hours = 0.0
     max_hours_to_end: Hours = 0.0
     categories: Names = ()
+    min_volume_24h_usd: Usd = 0.0
+    min_liquidity_usd: Usd = 0.0
+    max_spread: float = Field(default=0.0, ge=0, le=1)
+    min_price: float = Field(default=0.0, ge=0, le=1)
+    max_price: float = Field(default=1.0, ge=0, le=1)
+    rewards_only: bool = False
+    min_reward_usd_per_day: Usd = 0.0
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        _ordered(self, "min_price", "max_price")
+        return self
 
 
 class MarketSelection(_Section):
@@ -83,6 +97,8 @@ class MarketSelection(_Section):
     select: Literal["all", "listed"] = "all"
     include: Names = ()
     exclude: Names = ()
+    events: Names = ()
+    tags: Names = ()
     max_markets: int = Field(default=20, ge=1, le=5_000)
     filters: Filters = Filters()
 
@@ -181,6 +197,7 @@ class Execution(_Section):
     fine_reprice_ticks: Ticks = 2
     resize_ratio: Ratio = 0.25
     flicker_seconds: Seconds = 2.0
+    quote_lifetime_seconds: Seconds = 0.0
     merge_min_sets: Shares = 20.0
     merge_cash_ratio: Ratio = 0.30
 
@@ -256,6 +273,49 @@ class Paper(_Section):
     rewards: bool = True
 
 
+class Hosts(_Section):
+    """Where the venue lives; all of it is here, so that a rehearsal can stand in for it."""
+
+    clob: str = "https://clob.polymarket.com"
+    gamma: str = "https://gamma-api.polymarket.com"
+    data: str = "https://data-api.polymarket.com"
+    relayer: str = "https://relayer-v2.polymarket.com"
+    ws_market: str = "wss://ws-subscriptions-clob.polymarket.com/ws/market"
+    ws_user: str = "wss://ws-subscriptions-clob.polymarket.com/ws/user"
+    geoblock: str = "https://polymarket.com/api/geoblock"
+    rpc: str = "https://polygon.drpc.org"
+
+    @model_validator(mode="after")
+    def _urls(self) -> Self:
+        for name, url in self:
+            allowed = ("ws", "wss") if name.startswith("ws_") else ("http", "https")
+            parts = urlsplit(url)
+            if parts.scheme not in allowed or not parts.hostname:
+                raise ValueError(f"{name} is {url!r}; must start with {allowed[1]}:// and name a host")
+            if parts.scheme in ("ws", "http") and parts.hostname not in _LOOPBACK:
+                raise ValueError(f"{name} is {url!r}; without encryption only this machine may be named")
+        return self
+
+
+class Polymarket(_Section):
+    """The venue's connection: hosts, sockets, checks, wallet."""
+
+    hosts: Hosts = Hosts()
+    signature_type: Literal["auto", "eoa", "proxy", "safe", "deposit"] = "auto"
+    api_key_nonce: int = Field(default=1, ge=0, le=2**31)
+    assets_per_socket: int = Field(default=200, ge=2, le=500)
+    ping_seconds: float = Field(default=10.0, ge=1, le=25)
+    frozen_seconds: float = Field(default=30.0, ge=5, le=600)
+    book_check_seconds: float = Field(default=30.0, ge=5, le=3_600)
+    reconnect_minutes: float = Field(default=60.0, ge=1, le=1_440)
+    backoff_max_seconds: float = Field(default=30.0, ge=1, le=600)
+    request_timeout_seconds: float = Field(default=5.0, ge=0.5, le=60)
+    discovery_minutes: float = Field(default=10.0, ge=1, le=1_440)
+    orders_per_second: float = Field(default=40.0, ge=1, le=600)
+    cancels_per_second: float = Field(default=80.0, ge=1, le=1_200)
+    heartbeat: bool = True
+
+
 class Logging(_Section):
     """What is written, and how much disk it may take."""
 
@@ -291,6 +351,7 @@ class Config(_Section):
     execution: Execution = Execution()
     risk: Risk = Risk()
     paper: Paper = Paper()
+    polymarket: Polymarket = Polymarket()
     logging: Logging = Logging()
     console: Console = Console()
 

@@ -39,6 +39,8 @@ class PlaceOrder(Command, frozen=True, tag=True):
     expires_ns: int | None = None
     decision_id: str = ""
     """The decision whose signal shaped the order; empty when no signal did."""
+    decided_ns: int = 0
+    """Market time of the step that decided it: a venue's signature derives its timestamp from this, never from a clock."""
 
 
 class CancelOrder(Command, frozen=True, tag=True):
@@ -48,11 +50,34 @@ class CancelOrder(Command, frozen=True, tag=True):
 
 
 class MergeSets(Command, frozen=True, tag=True):
-    """Turn `qty` YES and `qty` NO shares of our own into cash."""
+    """Turn `qty` YES and `qty` NO shares of our own into cash; answered by `SetsMerged` or `MergeFailed` of the same id."""
 
     instrument: str
     qty: int
     reason: str
+    work_id: str = ""
+
+
+class SplitCash(Command, frozen=True, tag=True):
+    """Turn cash into `qty` YES and `qty` NO shares; answered by `SetsSplit` or `SplitFailed` of the same id."""
+
+    instrument: str
+    qty: int
+    reason: str
+    work_id: str = ""
+
+
+class RedeemShares(Command, frozen=True, tag=True):
+    """Turn our shares of a resolved market into cash; asked only while nothing foreign is part of the balance.
+
+    Answered by `CashMoved` (redemption), one for each leg that was held, or `RedeemFailed` of the same id.
+    """
+
+    instrument: str
+    yes_qty: int
+    no_qty: int
+    reason: str
+    work_id: str = ""
 
 
 class RequestSnapshot(Command, frozen=True, tag=True):
@@ -61,7 +86,12 @@ class RequestSnapshot(Command, frozen=True, tag=True):
 
 
 class RequestAccount(Command, frozen=True, tag=True):
+    """Ask what rests and what is held; fills since `since_ns` are told again first (a fill told twice is booked once)."""
+
     reason: str
+    asked_ns: int = 0
+    """Market time of the question; the answer carries it back."""
+    since_ns: int = 0
 
 
 class LookUpOrder(Command, frozen=True, tag=True):
@@ -148,5 +178,8 @@ class Stop(Command, frozen=True, tag=True):
     """Order ids that cannot be proved gone."""
 
 
-AnyCommand = PlaceOrder | CancelOrder | MergeSets | RequestSnapshot | RequestAccount | LookUpOrder | RequestSignals | Notice | Stop
-VenueCommand = PlaceOrder | CancelOrder | MergeSets | RequestSnapshot | RequestAccount | LookUpOrder
+AnyCommand = (
+    PlaceOrder | CancelOrder | MergeSets | SplitCash | RedeemShares | RequestSnapshot | RequestAccount | LookUpOrder
+    | RequestSignals | Notice | Stop
+)  # fmt: skip
+VenueCommand = PlaceOrder | CancelOrder | MergeSets | SplitCash | RedeemShares | RequestSnapshot | RequestAccount | LookUpOrder

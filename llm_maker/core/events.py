@@ -128,10 +128,14 @@ class MarketResolved(Event, frozen=True, tag=True):
 
 
 class VenueUp(Event, frozen=True, tag=True):
-    """Data flows. `snapshots` False: a gap can only heal by its top agreeing (a tape)."""
+    """Data flows. `snapshots` False: a gap can only heal by its top agreeing (a tape).
+
+    `shows_own`: the venue's books contain our own resting orders, as every live one does.
+    """
 
     venue: str
     snapshots: bool
+    shows_own: bool = False
 
 
 class VenueDown(Event, frozen=True, tag=True):
@@ -274,11 +278,26 @@ class AccountSnapshot(Event, frozen=True, tag=True):
     orders: tuple[RestingOrder, ...]
     holdings: tuple[Holding, ...]
     cash: int | None = None
+    asked_ns: int = 0
+    """When the question was asked that this answers (`RequestAccount.asked_ns`)."""
 
 
 class AccountUnknown(Event, frozen=True, tag=True):
     """The account could not be read. Never to be taken for "nothing there"."""
 
+    reason: str
+
+
+class AccountStreamUp(Event, frozen=True, tag=True):
+    """The venue tells us of our own orders and fills from now on; what happened before must be asked for."""
+
+    venue: str
+
+
+class AccountStreamDown(Event, frozen=True, tag=True):
+    """We would not hear of a fill: nothing of ours may rest."""
+
+    venue: str
     reason: str
 
 
@@ -288,6 +307,16 @@ class SetsMerged(Event, frozen=True, tag=True):
     instrument: str
     qty: int
     cost: int = 0
+    work_id: str = ""
+
+
+class SetsSplit(Event, frozen=True, tag=True):
+    """Cash became `qty` YES and NO shares; `cost` is what the venue charged beside the payout."""
+
+    instrument: str
+    qty: int
+    cost: int = 0
+    work_id: str = ""
 
 
 class MergeFailed(Event, frozen=True, tag=True):
@@ -297,6 +326,26 @@ class MergeFailed(Event, frozen=True, tag=True):
     qty: int
     reason: str
     final: bool = True
+    work_id: str = ""
+
+
+class SplitFailed(Event, frozen=True, tag=True):
+    """`final` False: the result is not known yet."""
+
+    instrument: str
+    qty: int
+    reason: str
+    final: bool = True
+    work_id: str = ""
+
+
+class RedeemFailed(Event, frozen=True, tag=True):
+    """`final` False: the result is not known yet."""
+
+    instrument: str
+    reason: str
+    final: bool = True
+    work_id: str = ""
 
 
 class CashKind(StrEnum):
@@ -316,6 +365,8 @@ class CashMoved(Event, frozen=True, tag=True):
     instrument: str = ""
     leg: Leg = Leg.NONE
     qty: int = 0
+    work_id: str = ""
+    """Of the redemption that was asked for; empty where the venue paid by itself."""
 
 
 # The slow loop.
@@ -414,6 +465,7 @@ class Verb(StrEnum):
     KILL = "kill"
     ADOPT = "adopt"
     APPROVE = "approve"
+    SPLIT = "split"
 
 
 class OperatorActed(Event, frozen=True, tag=True):
@@ -424,6 +476,8 @@ class OperatorActed(Event, frozen=True, tag=True):
     instrument: str = ""
     take: bool = False
     intent_id: str = ""
+    qty: int = 0
+    """Sets to make of cash (`split`), in units of the instrument."""
 
 
 class IntentReceived(Event, frozen=True, tag=True):
@@ -472,7 +526,8 @@ MarketEvent = (
 TimeEvent = Tick | ClockStepped | LoopDelayed
 AccountEvent = (
     OrderAccepted | OrderRejected | OrderFilled | FillSettled | FillFailed | OrderCanceled | OrderExpired | CancelRejected
-    | OrderUncertain | OrderLookedUp | AccountSnapshot | AccountUnknown | SetsMerged | MergeFailed | CashMoved
+    | OrderUncertain | OrderLookedUp | AccountSnapshot | AccountUnknown | AccountStreamUp | AccountStreamDown | SetsMerged
+    | MergeFailed | SetsSplit | SplitFailed | RedeemFailed | CashMoved
     | SignalsReceived | SignalsFailed | SignalsSkipped | WeightUpdated | OperatorActed | IntentReceived | ParamsChanged
     | StorageFailed | Started | StopRequested
 )  # fmt: skip

@@ -203,6 +203,8 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: tuple[str, ...] = ()
     token_ids: tuple[str, ...] = ()
     """(YES, NO) on Polymarket; empty elsewhere."""
+    route: str = ""
+    """The venue's own word for the contract that settles it (Polymarket: ctf, neg_risk, v3); what is signed depends on it."""
     event_id: str = ""
     """Markets of one event; with `exclusive`, exactly one of them pays."""
     exclusive: bool = False
