@@ -201,6 +201,12 @@ class Execution(_Section):
     merge_min_sets: Shares = 20.0
     merge_cash_ratio: Ratio = 0.30
 
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if 0 < self.quote_lifetime_seconds < 300:
+            raise ValueError(f"quote_lifetime_seconds is {self.quote_lifetime_seconds:g}; must be 0 or at least 300")
+        return self
+
 
 class Risk(_Section):
     """Limits; percent is of the bankroll."""
@@ -215,6 +221,7 @@ class Risk(_Section):
     linear_stress_pct: Percent = 20.0
     max_open_positions: int = Field(default=10, ge=1, le=5_000)
     daily_loss_pct: Percent = 2.0
+    daily_loss_usd: Usd = 0.0
     weekly_loss_pct: Percent = 4.0
     monthly_loss_pct: Percent = 6.0
     max_drawdown_pct: Percent = 6.0

@@ -71,6 +71,7 @@ def _risk(config: Config) -> RiskParams:
         max_position_milli=_milli(config.strategy.max_position_size),
         max_open_positions=risk.max_open_positions,
         daily_loss_ratio=_ratio(risk.daily_loss_pct),
+        daily_loss=_cash(risk.daily_loss_usd),
         weekly_loss_ratio=_ratio(risk.weekly_loss_pct),
         monthly_loss_ratio=_ratio(risk.monthly_loss_pct),
         max_drawdown_ratio=_ratio(risk.max_drawdown_pct),
@@ -115,6 +116,7 @@ def _execution(execution: Execution) -> ExecutionParams:
         fine_reprice_ticks=execution.fine_reprice_ticks,
         resize_ratio=execution.resize_ratio,
         flicker_ns=_ns(execution.flicker_seconds),
+        quote_lifetime_ns=_ns(execution.quote_lifetime_seconds),
         merge_min_milli=_milli(execution.merge_min_sets),
         merge_cash_ratio=execution.merge_cash_ratio,
     )

@@ -18,6 +18,8 @@ PRUNE_LIMIT = 50
 PRUNE_WINDOW_NS = 10 * NS_PER_S
 HEAL_NS = 5 * NS_PER_S
 """Where no snapshot can be had, the own top must have agreed with the venue's for this long."""
+SETTLED_NS = 2 * NS_PER_S
+"""After this nothing of a gap's own moment is still under way."""
 HELD_LIMIT = 512
 """Deltas kept during a gap, to be laid over a snapshot that is older than they are."""
 
@@ -105,9 +107,13 @@ class Book(msgspec.Struct):
         return sum(qty for level, qty in self.asks.items() if level < price) if 0 < self.best_ask < price else 0
 
     def apply_snapshot(self, event: BookSnapshot, now: int) -> Applied:
-        """Replace all levels; ends a gap if it is newer than it. `venue_ts` 0 (not told) is taken as new."""
+        """Replace all levels; ends a gap if it is newer than it. `venue_ts` 0 (not told) is taken as new.
+
+        A venue stamps a book with its last change. Of the gap's own moment it may be from before or after the change that we
+        lack, while that is still under way; `SETTLED_NS` later it can only be the market as it stands since.
+        """
         ts = event.venue_ts
-        if ts and (ts < self.venue_ts or (ts == self.venue_ts and not self.trusted)):
+        if ts and (ts < self.venue_ts or (ts == self.venue_ts and not self.trusted and now - self.gap_ns < SETTLED_NS)):
             self.skipped += 1
             return Applied.SKIP
         bids = {price: qty for price, qty in event.bids if qty}

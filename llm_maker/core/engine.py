@@ -10,16 +10,19 @@ from typing import Any
 
 import msgspec
 
-from llm_maker.core import agenda, audit, losses, money, operator, order_events, stopping, timer, venue_events, worth
+from llm_maker.core import agenda, audit, losses, money, operator, order_events, stopping, timer, venue_events, works, worth
 from llm_maker.core.book import Applied
 from llm_maker.core.commands import AnyCommand, Level
 from llm_maker.core.events import (
     AccountSnapshot,
+    AccountStreamDown,
+    AccountStreamUp,
     AccountUnknown,
     BarsLoaded,
     BookDelta,
     BookSnapshot,
     CancelRejected,
+    CashKind,
     CashMoved,
     ClockStepped,
     Event,
@@ -45,11 +48,14 @@ from llm_maker.core.events import (
     OrderUncertain,
     ParamsChanged,
     PriceReported,
+    RedeemFailed,
     RegimeChanged,
     SetsMerged,
+    SetsSplit,
     SignalsFailed,
     SignalsReceived,
     SignalsSkipped,
+    SplitFailed,
     Started,
     StopRequested,
     StorageFailed,
@@ -189,6 +195,10 @@ def _hear(step: Step, market: Market, venue_ts: int) -> None:
     venue.heard_ns = step.now
     limit = step.state.params.risk.max_feed_lag_ns
     lag = venue.lag.on_message(step.now, venue_ts)
+    if venue.delayed and lag <= step.state.params.risk.max_loop_delay_ns:
+        # Not one of those that waited while we slept.
+        venue.delayed = False
+        venue_events.venue_dirty(step, venue)
     if lag > limit // 2 or not venue.calm_ns:
         venue.calm_ns = 0 if lag > limit // 2 else step.now
     if lag > limit and not venue.lagging:
@@ -235,9 +245,10 @@ def _on_clock_stepped(step: Step, event: ClockStepped) -> None:
 
 
 def _on_loop_delayed(step: Step, event: LoopDelayed) -> None:
-    """What waited in the queue while we slept is old: nothing is quoted until each venue speaks again."""
+    """What waited in the queue while we slept is old: nothing is quoted until each venue has said something fresh."""
     if event.delay_ns > step.state.params.risk.max_loop_delay_ns:
-        step.state.delayed_ns = step.now
+        for venue in step.state.venues.values():
+            venue.delayed = True
         step.notice(Level.WARNING, "loop_delay", f"our loop stood still for {event.delay_ns / NS_PER_S:.2f}s: quotes pulled")
         operator.requote_all(step)
 
@@ -246,12 +257,13 @@ def _on_started(step: Step, event: Started) -> None:
     state = step.state
     state.session = event.session
     state.next_order = state.next_request = 1
-    state.account_known = False
+    state.account_known, state.account_halts = False, state.params.risk.live
+    state.stream_down = "not connected yet" if state.params.risk.live else ""
     state.stopping, state.stopped = "", False
     state.slow.pending, state.slow.markets = "", []
     state.counts.started_ns = step.now
     for venue in state.venues.values():
-        venue.heard_ns = step.now
+        venue.heard_ns, venue.delayed = step.now, False
     for market in state.markets.values():
         # What the venue said while we were away is missing: a book of the last session may be hours old.
         market.book.lose(step.now, "restart")
@@ -271,6 +283,13 @@ def _on_storage(step: Step, event: StorageFailed) -> None:
 
 def _on_weight(step: Step, event: WeightUpdated) -> None:
     step.state.weights[weight_key(event.model, event.category)] = event.weight
+
+
+def _on_cash(step: Step, event: CashMoved) -> None:
+    if event.kind is CashKind.REDEMPTION:
+        works.on_redeemed(step, event)
+    else:
+        money.on_cash(step, event)
 
 
 def _on_filled(step: Step, event: OrderFilled) -> None:
@@ -307,9 +326,14 @@ _HANDLERS: dict[type[Event], Callable[[Step, Any], None]] = {
     OrderLookedUp: order_events.on_looked_up,
     AccountSnapshot: audit.on_account,
     AccountUnknown: audit.on_account_unknown,
-    SetsMerged: money.on_merged,
-    MergeFailed: money.on_merge_failed,
-    CashMoved: money.on_cash,
+    AccountStreamUp: audit.on_stream_up,
+    AccountStreamDown: audit.on_stream_down,
+    SetsMerged: works.on_merged,
+    MergeFailed: works.on_merge_failed,
+    SetsSplit: works.on_split,
+    SplitFailed: works.on_split_failed,
+    RedeemFailed: works.on_redeem_failed,
+    CashMoved: _on_cash,
     SignalsReceived: agenda.on_received,
     SignalsFailed: agenda.on_failed,
     SignalsSkipped: agenda.on_skipped,

@@ -42,7 +42,8 @@ def judge_losses(step: Step) -> None:
     next_day = (day + 1) * DAY_NS
     next_week = ((week + 1) * 7 - _EPOCH_WEEKDAY) * DAY_NS
     bank = limits.bankroll
-    _limit(step, "daily_loss", risk.day_base - now_equity, limits.daily_loss_ratio * bank, next_day)
+    daily = limits.daily_loss_ratio * bank
+    _limit(step, "daily_loss", risk.day_base - now_equity, min(daily, limits.daily_loss or daily), next_day)
     _limit(step, "weekly_loss", risk.week_base - now_equity, limits.weekly_loss_ratio * bank, next_week)
     _limit(step, "monthly_loss", risk.month_base - now_equity, limits.monthly_loss_ratio * bank, FOREVER)
     _limit(step, "drawdown", risk.high_water - now_equity, limits.max_drawdown_ratio * bank, FOREVER)

@@ -1,4 +1,4 @@
-"""Fills, settlements, merges and every other movement of money, and what follows from a changed position.
+"""Fills, settlements and every other movement of money, and what follows from a changed position.
 
 Cash moves by typed events only. Late, early and repeated fills are all the same here. Sends no order.
 """
@@ -6,24 +6,18 @@ Cash moves by typed events only. Late, early and repeated fills are all the same
 from __future__ import annotations
 
 from llm_maker.core import orders
-from llm_maker.core.commands import (
-    Level,
-    MergeSets,
-)
+from llm_maker.core.commands import Level
 from llm_maker.core.events import (
     CashKind,
     CashMoved,
     FillFailed,
     FillSettled,
-    MergeFailed,
     OrderFilled,
-    SetsMerged,
 )
 from llm_maker.core.exits import ExitPlan, arm
 from llm_maker.core.orders import Order
-from llm_maker.core.params import qty
 from llm_maker.core.positions import FillResult, RoundTrip
-from llm_maker.core.state import ClosedTrip, Market, State, acting, refresh_exposure, reserved_shares
+from llm_maker.core.state import ClosedTrip, Market, State, acting, refresh_exposure
 from llm_maker.core.step import Step
 from llm_maker.core.values import NS_PER_S, Leg, to_cash_down
 
@@ -56,7 +50,7 @@ def on_filled(step: Step, event: OrderFilled) -> FillResult | None:
     if market.position.held(event.leg).foreign > 0:
         state.account_doubted = True  # a snapshot may have shown this fill before we heard of it
     market.trigger = market.trigger or "fill"
-    _after_position(step, market)
+    after_position(step, market)
     return result
 
 
@@ -79,7 +73,7 @@ def _fill_order(step: Step, market: Market, order: Order, event: OrderFilled) ->
     step.settle_order(market, order, was_final=was_final)
 
 
-def _after_position(step: Step, market: Market) -> None:
+def after_position(step: Step, market: Market) -> None:
     """What follows every change of a position: caches, exit plan, a fresh look."""
     state, position = step.state, market.position
     refresh_exposure(state, market)
@@ -141,7 +135,7 @@ def _cool_down(step: Step, market: Market) -> None:
     market.cooldown_until = step.now + pause
 
 
-def _loaded(step: Step, instrument: str, what: str) -> Market | None:
+def loaded(step: Step, instrument: str, what: str) -> Market | None:
     """The market of an event that moves what we own; without it the money cannot be booked, and that halts."""
     market = step.state.markets.get(instrument)
     if market is None:
@@ -150,7 +144,7 @@ def _loaded(step: Step, instrument: str, what: str) -> Market | None:
 
 
 def on_settled(step: Step, event: FillSettled) -> None:
-    market = _loaded(step, event.instrument, "settlement")
+    market = loaded(step, event.instrument, "settlement")
     if market is None:
         return
     market.position.settle(event.fill_id)
@@ -159,7 +153,7 @@ def on_settled(step: Step, event: FillSettled) -> None:
 
 def on_failed(step: Step, event: FillFailed) -> None:
     """A settlement failed: position and cash go back."""
-    state, market = step.state, _loaded(step, event.instrument, "settlement")
+    state, market = step.state, loaded(step, event.instrument, "settlement")
     if market is None:
         return
     before, fill = market.position.last_trip, market.position.pending.get(event.fill_id)
@@ -172,47 +166,14 @@ def on_failed(step: Step, event: FillFailed) -> None:
     state.flows.fees += paid
     state.counts.failed_settlements += 1
     step.notice(Level.WARNING, "settlement_failed", f"fill {event.fill_id} was reversed", event.instrument)
-    _after_position(step, market)
-
-
-def on_merged(step: Step, event: SetsMerged) -> None:
-    state, market = step.state, _loaded(step, event.instrument, "merge")
-    if market is None:
-        return
-    cash = market.position.merged(market.instrument, event.qty) - event.cost
-    state.cash += cash
-    state.flows.trading += cash + event.cost
-    state.flows.fees -= event.cost
-    state.counts.merges += 1
-    _after_position(step, market)
-
-
-def on_merge_failed(step: Step, event: MergeFailed) -> None:
-    market = _loaded(step, event.instrument, "merge")
-    if market is not None and event.final:
-        market.position.merge_failed(event.qty)
-    step.notice(Level.WARNING, "merge_failed", f"merge of {event.qty} units: {event.reason}", event.instrument)
-
-
-def merge_sets(step: Step, market: Market) -> None:
-    """Turn complete sets back into cash when there are enough of them or cash is short (`quoting.md` 2.6)."""
-    state, params = step.state, step.state.params.execution
-    sets = min(market.position.free_to_sell(leg) - reserved_shares(state, market, leg) for leg in (Leg.YES, Leg.NO))
-    if sets < market.instrument.min_qty or state.stopping:
-        return
-    short = state.cash - state.reserved < params.merge_cash_ratio * state.params.risk.bankroll
-    if sets >= qty(market.instrument, params.merge_min_milli) or short:
-        market.position.merge_started(sets)
-        step.out.append(MergeSets(market.instrument.id, sets, "cash is short" if short else "complete sets"))
+    after_position(step, market)
 
 
 def on_cash(step: Step, event: CashMoved) -> None:
     """Money that is not a fill. A transfer moves the bases of the loss limits, never the P&L."""
     state, flows = step.state, step.state.flows
     amount = event.amount
-    if event.kind is CashKind.REDEMPTION:
-        _redeem(step, event)
-        return
+    assert event.kind is not CashKind.REDEMPTION, "redemptions are works"
     state.cash += amount
     match event.kind:
         case CashKind.FEE:
@@ -224,10 +185,11 @@ def on_cash(step: Step, event: CashMoved) -> None:
         case CashKind.FUNDING:
             flows.funding += amount
         case CashKind.TRANSFER:
-            _transfer(state, amount)
+            transfer(state, amount)
 
 
-def _transfer(state: State, amount: int) -> None:
+def transfer(state: State, amount: int) -> None:
+    """Money that came or went without trading: the bases of the loss limits move with it."""
     state.flows.transfers += amount
     risk = state.risk
     risk.day_base += amount
@@ -238,15 +200,13 @@ def _transfer(state: State, amount: int) -> None:
 
 def adopted(step: Step, market: Market, worth: int) -> None:
     """Foreign holdings of this worth have become ours: a transfer in kind."""
-    _transfer(step.state, worth)
-    _after_position(step, market)
+    transfer(step.state, worth)
+    after_position(step, market)
 
 
-def _redeem(step: Step, event: CashMoved) -> None:
+def redeem(step: Step, market: Market, event: CashMoved) -> None:
     """Shares of a resolved market became cash; what the venue paid is booked, and a difference is told."""
-    state, market = step.state, _loaded(step, event.instrument, "redemption")
-    if market is None:
-        return
+    state = step.state
     price = market.resolved
     if price is None:
         # The account's channel may overtake the market's: money that moved is booked, and what it paid tells the outcome.
@@ -261,4 +221,4 @@ def _redeem(step: Step, event: CashMoved) -> None:
     state.flows.trading += event.amount
     if market.position.last_trip is not before:
         _note_trip(step, market, market.position.last_trip)
-    _after_position(step, market)
+    after_position(step, market)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from llm_maker.core import losses, money, stopping, worth
+from llm_maker.core import losses, money, stopping, works, worth
 from llm_maker.core.commands import Level
 from llm_maker.core.events import (
     IntentReceived,
@@ -56,6 +56,8 @@ def _operate_market(step: Step, market: Market, event: OperatorActed) -> None:
             market.operator_mode = Mode.HALTED
         case Verb.ADOPT:
             _adopt(step, market)
+        case Verb.SPLIT:
+            works.split_cash(step, market, event.qty)
     requote(step, market)
 
 

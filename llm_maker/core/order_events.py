@@ -115,13 +115,14 @@ def on_looked_up(step: Step, event: OrderLookedUp) -> None:
         # Only questions asked late enough prove anything, and one answer each: an old answer, or one told twice, may come late.
         aged = order.lookup_ns - order.placed_ns >= ABSENT_PROOF_NS
         if aged and order.lookups > order.absent_of:
-            order.absents, order.absent_of = order.absents + 1, order.lookups
+            order.absents, order.absent_of, order.absent_ns = order.absents + 1, order.lookups, step.now
         if order.absents >= ABSENT_PROOF_LOOKUPS and order.filled == 0:
             on_order(step, event.order_id, What.FOUND_ABSENT)
         return
     if event.found != "open" and event.filled > order.filled:
         if order.status is not Status.UNKNOWN:
             on_order(step, event.order_id, What.UNCERTAIN)
+        step.state.account_doubted = True  # its missing fills are asked for
         return
     what = {
         "open": What.FOUND_OPEN,

@@ -240,11 +240,14 @@ class Order(msgspec.Struct):
     cancel_ns: int = 0
     """When the last cancel was sent; 0: never, or the venue has found it resting since."""
     lookups: int = 0
+    """Look-ups asked since the last doubt began; counted by the engine, set to 0 here when a new doubt begins."""
     absents: int = 0
     """Late enough look-ups of the present doubt that were answered "absent"."""
     absent_of: int = 0
     """The number of the look-up that was last answered so."""
-    """Look-ups asked since the last doubt began; counted by the engine, set to 0 here when a new doubt begins."""
+    absent_ns: int = 0
+    unlisted: int = 0
+    """Account lists, asked after such answers, that lack it too."""
     lookup_ns: int = 0
     venue_id: str = ""
 
@@ -289,6 +292,25 @@ def new(command: PlaceOrder, now: int) -> Order:
     )
 
 
+def command(order: Order) -> PlaceOrder:
+    """The command that made the order, again: what the venue's id of it was derived from."""
+    return PlaceOrder(
+        order_id=order.order_id,
+        instrument=order.instrument,
+        side=order.side,
+        leg=order.leg,
+        price=order.price,
+        qty=order.qty,
+        time_in_force=order.time_in_force,
+        post_only=order.post_only,
+        reduce_only=order.reduce_only,
+        reason=order.reason,
+        expires_ns=order.expires_ns,
+        decision_id=order.decision_id,
+        decided_ns=order.placed_ns,
+    )
+
+
 def step(order: Order, what: What, now: int) -> bool:
     """Move the order by the table; True if its status changed (a final order may come back to life: look at `is_live`).
 
@@ -306,7 +328,7 @@ def step(order: Order, what: What, now: int) -> bool:
     if after is order.status:
         return False
     if after is Status.UNKNOWN:
-        order.lookups = order.lookup_ns = order.absents = order.absent_of = 0
+        order.lookups = order.lookup_ns = order.absents = order.absent_of = order.absent_ns = order.unlisted = 0
     order.status, order.changed_ns = after, now
     return True
 

@@ -29,6 +29,8 @@ class RiskParams(msgspec.Struct, frozen=True, kw_only=True):
     max_position_milli: int = 200_000
     max_open_positions: int = 10
     daily_loss_ratio: float = 0.02
+    daily_loss: int = 0
+    """Cash units beside the share, the smaller holds; 0: the share alone."""
     weekly_loss_ratio: float = 0.04
     monthly_loss_ratio: float = 0.06
     max_drawdown_ratio: float = 0.06
@@ -86,6 +88,8 @@ class ExecutionParams(msgspec.Struct, frozen=True, kw_only=True):
     """... unless its quantity is off by more than this share."""
     flicker_ns: int = 2 * NS_PER_S
     """An order that is off its target within the tolerance is moved after this long all the same."""
+    quote_lifetime_ns: int = 0
+    """A resting quote expires by itself after this; 0: never."""
     merge_min_milli: int = 20_000
     merge_cash_ratio: float = 0.30
 

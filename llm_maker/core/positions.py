@@ -26,6 +26,7 @@ from llm_maker.core.values import (
     leg_price,
     leg_side,
     to_cash_down,
+    to_cash_up,
 )
 
 SEEN_LIMIT = 1000
@@ -253,6 +254,19 @@ class Position(msgspec.Struct):
         cash = to_cash_down(instrument, notional)
         self.cash_rounding += notional - _notional(instrument, cash)
         return cash
+
+    def split(self, instrument: Instrument, qty: int) -> int:
+        """Cash became sets: the signed change of cash. Nothing is realised."""
+        self.yes.move(qty)
+        self.no.move(qty)
+        notional = instrument.payout * qty
+        cash = -to_cash_up(instrument, notional)
+        self.cash_rounding += -notional - _notional(instrument, cash)
+        return cash
+
+    def worth_of(self, instrument: Instrument, qty: int, price: int) -> int:
+        """Cash of `qty` shares at a token's own price, rounded down."""
+        return to_cash_down(instrument, qty * price)
 
     def merge_failed(self, qty: int) -> None:
         """Give the reserved shares free."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from llm_maker.core import reconcile, risk, signals
 from llm_maker.core.exits import ExitPlan, arm, begin
-from llm_maker.core.orders import Order
+from llm_maker.core.orders import Order, Status
 from llm_maker.core.params import sizes
 from llm_maker.core.state import Market, State, Tally, weight_of
 from llm_maker.core.step import Step
@@ -60,6 +60,8 @@ def market_view(step: Step, market: Market, opinion: View, allowed: risk.Gate) -
     """What the strategy is shown."""
     state = step.state
     base, limit = sizes(state.params, market.instrument, market.mark)
+    bid, bid_qty = others_best(state, market, Side.BUY)
+    ask, ask_qty = others_best(state, market, Side.SELL)
     return MarketView(
         now=step.now,
         instrument=market.instrument,
@@ -79,7 +81,33 @@ def market_view(step: Step, market: Market, opinion: View, allowed: risk.Gate) -
         widen=opinion.widen * risk.widen(state, market),
         toxicity=_toxicity(market),
         free_cash_ratio=(state.cash - state.reserved) / max(state.params.risk.bankroll, 1),
+        best_bid=bid,
+        best_ask=ask,
+        bid_qty=bid_qty,
+        ask_qty=ask_qty,
     )
+
+
+def others_best(state: State, market: Market, side: Side) -> tuple[int, int]:
+    """(price, quantity) of the best level without us, where the venue's book shows our own orders; else the book's best.
+
+    An order in flight may not be in the book yet: at most what the level holds is taken off it.
+    """
+    book = market.book
+    best = book.best_bid if side is Side.BUY else book.best_ask
+    whole = (best, book.bid_qty if side is Side.BUY else book.ask_qty)
+    if not market.live or not state.venues[market.instrument.venue].shows_own:
+        return whole
+    own: dict[int, int] = {}
+    for order in state.live_orders(market):
+        if order.side is side and order.status is not Status.PENDING_NEW:
+            own[order.price] = own.get(order.price, 0) + order.remaining
+    if best not in own:
+        return whole
+    for price, size in book.top(side, len(own) + 1):
+        if size > own.get(price, 0):
+            return price, size - own.get(price, 0)
+    return 0, 0
 
 
 def _toxicity(market: Market) -> float:

@@ -52,6 +52,8 @@ def _seconds(ns: int) -> str:
 
 
 def gate_account(state: State, market: Market, venue: Venue) -> Gate:
+    if state.stream_down and not state.stopping:
+        return Gate("account", Mode.HALTED, f"we would not hear of a fill: {state.stream_down}", pull=True)
     if not state.account_known and not state.stopping:
         return Gate("account", Mode.HALTED, "the venue has not yet said what we hold", pull=True)
     return _ok("account", "known")
@@ -80,8 +82,8 @@ def gate_silence(state: State, market: Market, venue: Venue) -> Gate:
 
 
 def gate_lag(state: State, market: Market, venue: Venue) -> Gate:
-    if state.delayed_ns and venue.heard_ns <= state.delayed_ns and not venue.lagging:
-        return Gate("lag", Mode.HALTED, "our loop was late and nothing newer has come since", pull=True)
+    if venue.delayed:
+        return Gate("lag", Mode.HALTED, "our loop was late and nothing fresh has come since", pull=True)
     numbers = venue.lag.lag_ns / NS_PER_S, state.params.risk.max_feed_lag_ns / NS_PER_S
     mode = Mode.HALTED if venue.lagging else Mode.ACTIVE
     return Gate("lag", mode, "feed lag {:.1f}s, limit {:.1f}s", numbers, pull=venue.lagging)

@@ -32,8 +32,12 @@ class Venue(msgspec.Struct):
     down_reason: str = "not connected yet"
     snapshots: bool = True
     """A fresh snapshot can be had; False on a tape."""
+    shows_own: bool = False
+    """Its books contain our own resting orders."""
     regime: Regime = Regime.OPEN
     heard_ns: int = 0
+    delayed: bool = False
+    """Our loop stood still, and nothing that is fresh has come since."""
     lag: Lag = msgspec.field(default_factory=Lag)
     lagging: bool = False
     calm_ns: int = 0
@@ -52,6 +56,16 @@ class Intent(msgspec.Struct, frozen=True):
     target_net: int
     who: str
     reason: str
+
+
+class Work(msgspec.Struct, frozen=True):
+    """A merge, split or redemption under way; quantity units."""
+
+    work_id: str
+    what: str
+    instrument: str
+    qty: int
+    asked_ns: int
 
 
 class Market(msgspec.Struct):
@@ -99,6 +113,10 @@ class Market(msgspec.Struct):
     """Total time with at least one resting quote; for `report`."""
     quoted_since: int = 0
     snapshot_asked_ns: int = 0
+    resolved_seen_ns: int = 0
+    """When an account list first lacked our shares of this resolved market."""
+    redeem_ns: int = 0
+    """When the payment of a resolved market was last asked for."""
     loss_yes: int = 0
     """P&L if YES wins and every resting order that hurts fills, price x quantity units (cached by `exposure`)."""
     loss_no: int = 0
@@ -208,6 +226,7 @@ class State(msgspec.Struct):
     session: int = 0
     next_order: int = 1
     next_request: int = 1
+    next_work: int = 0
     cash: int = 0
     """Own ledger cash; moved by typed events only."""
     markets: dict[str, Market] = msgspec.field(default_factory=dict)
@@ -236,10 +255,20 @@ class State(msgspec.Struct):
     """Sum of all markets' worst cases, cash."""
     reserved: int = 0
     """Sum of all markets' reserved cash."""
-    delayed_ns: int = 0
     account_known: bool = False
-    """A first account snapshot of this session was compared and agreed."""
+    """An account snapshot was compared since the session began, or since its stream came back."""
     account_asked_ns: int = 0
+    account_seen_ns: int = 0
+    """When the last account snapshot that was compared had been asked for."""
+    account_halts: bool = False
+    """This session has not yet seen the account: orders that are not ours halt a live start."""
+    stream_down: str = ""
+    """Why we would not hear of our own fills; empty: we would."""
+    cash_told: int | None = None
+    """The venue's cash that our ledger did not explain at the last look; None: it did."""
+    cash_told_ns: int = 0
+    cash_seen: bool = False
+    """The ledger's cash was set against the venue's once."""
     drift_ns: int = 0
     """Since when the venue's list lacks shares of ours; 0: it does not."""
     account_doubted: bool = False
@@ -247,6 +276,8 @@ class State(msgspec.Struct):
     stopping: str = ""
     stop_ns: int = 0
     stopped: bool = False
+    works: dict[str, Work] = msgspec.field(default_factory=dict)
+    """Merges, splits and redemptions that are not answered yet."""
     intents: dict[str, Intent] = msgspec.field(default_factory=dict)
     """Waiting for `approve`."""
     closed: list[ClosedTrip] = msgspec.field(default_factory=list)

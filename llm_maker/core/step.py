@@ -14,6 +14,8 @@ from llm_maker.core.values import NS_PER_S, Leg, Side
 
 ACCOUNT_RETRY_NS = 5 * NS_PER_S
 """Between two questions about the account."""
+ACCOUNT_MARGIN_NS = 120 * NS_PER_S
+"""Fills are asked for from this long before the moment that needs them: the venue's clock is not ours."""
 RECENT_ORDERS = 2_000
 """Final orders kept for late fills."""
 
@@ -43,9 +45,13 @@ class Step:
                 market.dirty = True
 
     def ask_account(self, reason: str) -> None:
-        """Ask what rests and what is held."""
-        self.state.account_asked_ns = self.now
-        self.out.append(RequestAccount(reason))
+        """Ask what rests and what is held, and for every fill that a lost message could have hidden."""
+        state = self.state
+        state.account_asked_ns = self.now
+        doubtful = [o.placed_ns for o in state.orders.values() if o.is_live]
+        doubtful += [fill.ts for m in state.markets.values() for fill in m.position.pending.values()]
+        since = min([state.account_seen_ns or self.now, *doubtful]) - ACCOUNT_MARGIN_NS
+        self.out.append(RequestAccount(reason, asked_ns=self.now, since_ns=since))
 
     def cancel(self, order: Order, reason: str) -> None:
         """Ask the venue to cancel, once; cancels have first call on the message budget and are sent even beyond it."""
@@ -83,6 +89,8 @@ class Step:
         crossing: bool,
     ) -> str:
         state = self.state
+        lifetime = 0 if crossing else state.params.execution.quote_lifetime_ns
+        resting = TimeInForce.GTD if lifetime else TimeInForce.GTC
         command = PlaceOrder(
             order_id=f"{state.session}-{state.next_order}",
             instrument=market.instrument.id,
@@ -90,11 +98,13 @@ class Step:
             leg=choose_leg(state, market, target.side, target.qty),
             price=target.price,
             qty=target.qty,
-            time_in_force=TimeInForce.IOC if crossing else TimeInForce.GTC,
+            time_in_force=TimeInForce.IOC if crossing else resting,
             post_only=not crossing,
             reduce_only=reduce_only,
             reason=target.reason,
+            expires_ns=self.now + lifetime if lifetime else None,
             decision_id=decision_id,
+            decided_ns=self.now,
         )
         refused = risk.gate(state, market, command, allowed)
         if refused:

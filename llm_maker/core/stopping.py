@@ -45,10 +45,10 @@ def drive_stop(step: Step) -> None:
         step.ask_account("stop")
 
 
-def prove_stop(step: Step, resting: set[str]) -> None:
-    """An account list taken after our last order ended, with nothing of ours in it, is the proof."""
+def prove_stop(step: Step, resting: set[str], asked: int) -> None:
+    """An account list asked for after our last order ended, with nothing of ours in it, is the proof."""
     live = [o for o in step.state.orders.values() if o.is_live]
-    if not live and not resting and step.state.account_asked_ns >= step.state.stop_ns:
+    if not live and not resting and asked >= step.state.stop_ns:
         _stop(step, clean=True, resting=())
 
 

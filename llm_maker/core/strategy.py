@@ -90,6 +90,11 @@ class MarketView(msgspec.Struct):
     toxicity: float = 0.0
     """Price units to add to the half-spread, measured on our own fills."""
     free_cash_ratio: float = 1.0
+    best_bid: int = 0
+    """Best price and its quantity without our own resting orders; 0: nobody else is there. What is improved on, or joined."""
+    best_ask: int = 0
+    bid_qty: int = 0
+    ask_qty: int = 0
 
 
 class Strategy(Protocol):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from llm_maker.core.money import merge_sets
 from llm_maker.core.order_events import look_up, on_order
 from llm_maker.core.orders import Status, What
 from llm_maker.core.state import Market, refresh_exposure, unindex
 from llm_maker.core.step import ACCOUNT_RETRY_NS, Step
 from llm_maker.core.values import NS_PER_S
+from llm_maker.core.works import merge_sets, redeem_shares
 
 ACCOUNT_CHECK_NS = 60 * NS_PER_S
 """How often the account is read again though nothing seems wrong: a lost message leaves no other trace."""
@@ -35,6 +35,7 @@ def on_timer(step: Step) -> None:
             # What is not ours is worth its mark, and the mark moves without us.
             refresh_exposure(state, market)
     for market in [m for m in state.markets.values() if m.resolved is not None]:
+        redeem_shares(step, market)
         _forget(step, market)
     unsure = not state.account_known or state.account_doubted
     if not state.stopping and step.now - state.account_asked_ns >= (ACCOUNT_RETRY_NS if unsure else ACCOUNT_CHECK_NS):

@@ -30,7 +30,7 @@ from llm_maker.core.positions import Position
 from llm_maker.core.quote import requote
 from llm_maker.core.state import Market, Venue, index, unindex
 from llm_maker.core.step import Step
-from llm_maker.core.values import NS_PER_S, Instrument
+from llm_maker.core.values import NS_PER_S, Instrument, Regime
 
 SNAPSHOT_RETRY_NS = 5 * NS_PER_S
 
@@ -128,6 +128,7 @@ def on_venue_up(step: Step, event: VenueUp) -> None:
     venue = step.state.venues.setdefault(event.venue, Venue(event.venue))
     was_down = not venue.up
     venue.up, venue.down_reason, venue.snapshots, venue.heard_ns = True, "", event.snapshots, step.now
+    venue.shows_own = event.shows_own
     for market in step.state.markets.values():
         if market.instrument.venue == venue.name:
             market.book.heals_by_top = not event.snapshots
@@ -147,7 +148,10 @@ def on_venue_down(step: Step, event: VenueDown) -> None:
 
 def on_regime(step: Step, event: RegimeChanged) -> None:
     venue = step.state.venues.setdefault(event.venue, Venue(event.venue))
+    restarted = venue.regime is Regime.RESTART
     venue.regime = event.regime
+    if restarted and step.state.params.risk.live:
+        step.ask_account("the venue has restarted")
     step.notice(Level.WARNING, "regime", f"{event.venue} is now {event.regime.value}")
     venue_dirty(step, venue)
     requote_venue(step, venue)

@@ -144,7 +144,7 @@ class JournalReader:
             if line.endswith(b'"}\n') or stream.read(1):
                 return None
             try:
-                msgspec.json.decode(line)
+                msgspec.json.decode(line[:-1])
             except msgspec.DecodeError as error:
                 if "truncated" not in str(error):
                     return None

@@ -161,9 +161,12 @@ class Recorder:
                         qty=event.qty,
                     )
                 )
-            case e.SetsMerged():
-                amount = self._state.cash - self._cash
-                rows.append(CashRow(kind="merge", amount=amount, instrument=event.instrument, qty=event.qty))
+            case e.SetsMerged() | e.SetsSplit():
+                amount, kind = self._state.cash - self._cash, "merge" if isinstance(event, e.SetsMerged) else "split"
+                rows.append(CashRow(kind=kind, amount=amount, instrument=event.instrument, qty=event.qty))
+            case e.AccountSnapshot() if self._state.cash != self._cash:
+                # The account held more or less than the ledger explained: the core has booked the difference.
+                rows.append(CashRow(kind="transfer", amount=self._state.cash - self._cash))
             case e.SignalsReceived():
                 rows.append(
                     DecisionRow(
@@ -287,9 +290,9 @@ class Recorder:
                 return [self._of_order("unknown", event.order_id, reason=event.reason)]
             case e.OrderLookedUp():
                 return [self._of_order("looked_up", event.order_id, found=event.found)]
-            case e.SetsMerged():
-                size = self._size(event.instrument, event.qty)
-                return [{"event": "merged", "market_id": event.instrument, "size": size}]
+            case e.SetsMerged() | e.SetsSplit():
+                size, what = self._size(event.instrument, event.qty), "merged" if isinstance(event, e.SetsMerged) else "split"
+                return [{"event": what, "market_id": event.instrument, "size": size}]
             case e.CashMoved():
                 return [{"event": event.kind.value, "market_id": event.instrument, "amount_usd": usd(event.amount)}]
             case _:

@@ -163,14 +163,25 @@ def _inventory_prices(view: MarketView, params: MakerParams) -> tuple[int, int]:
 
 def _candidate(view: MarketView, side: Side, params: MakerParams) -> int:
     """Improve, join or stay back by the width of the spread (the rules under the table of `quoting.md` 2.4)."""
-    book, tick = view.book, _tick(view)
-    ticks = (book.best_ask - book.best_bid) // tick
-    best = book.best_bid if side is Side.BUY else book.best_ask
+    best, queue, ticks = _others(view, side)
     if ticks >= 3:
         return _deeper(view, side, best, -_improvement(ticks, params))
-    if ticks <= 1 and book.qty_at(side, best) >= params.queue_patience * max(view.estimators.avg_trade, 1.0):
+    if ticks <= 1 and queue >= params.queue_patience * max(view.estimators.avg_trade, 1.0):
         return _deeper(view, side, best, 1)
     return best
+
+
+def _others(view: MarketView, side: Side) -> tuple[int, int, int]:
+    """(best price of a side, quantity there, spread in ticks) without us, so that nobody improves on himself.
+
+    Where only we are left, our own price is the best there is.
+    """
+    book = view.book
+    bid, ask = view.best_bid or book.best_bid, view.best_ask or book.best_ask
+    ticks = (ask - bid) // _tick(view)
+    if side is Side.BUY:
+        return bid, view.bid_qty if view.best_bid else book.bid_qty, ticks
+    return ask, view.ask_qty if view.best_ask else book.ask_qty, ticks
 
 
 def _improvement(ticks: int, params: MakerParams) -> int:
@@ -184,10 +195,9 @@ def _touch_prices(view: MarketView, params: MakerParams) -> tuple[int, int]:
 
 def _touch_price(view: MarketView, side: Side, params: MakerParams) -> int:
     """The seed's rule with its directional tilt, never through the other side."""
-    book, tick = view.book, _tick(view)
-    ticks = (book.best_ask - book.best_bid) // tick
+    book = view.book
+    best, _, ticks = _others(view, side)
     wide = ticks >= 3
-    best = book.best_bid if side is Side.BUY else book.best_ask
     tilt = tilt_ticks(view, params) * side
     steps = -_improvement(ticks, params) if wide else 0
     if tilt < 0:

@@ -149,7 +149,10 @@ class Rig:
     def start(self, *instruments: Instrument, account: ev.AccountSnapshot | None = None) -> Rig:
         """Listed, connected, started, account read, books there."""
         self.listed(*instruments)
-        self.send(ev.Started(1, False), account or ev.AccountSnapshot((), ()))
+        self.send(ev.Started(1, False))
+        if self.state.params.risk.live:
+            self.send(ev.AccountStreamUp("v"))
+        self.send(account or ev.AccountSnapshot((), ()))
         for name in list(self.state.markets):
             self.book(name)
         return self

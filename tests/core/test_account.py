@@ -8,7 +8,18 @@ import pytest
 
 from llm_maker.core import events as ev
 from llm_maker.core import worth
-from llm_maker.core.commands import CancelOrder, Level, LookUpOrder, MergeSets, PlaceOrder, RequestAccount, Stop
+from llm_maker.core.commands import (
+    CancelOrder,
+    Level,
+    LookUpOrder,
+    MergeSets,
+    Notice,
+    PlaceOrder,
+    RedeemShares,
+    RequestAccount,
+    SplitCash,
+    Stop,
+)
 from llm_maker.core.orders import Status
 from llm_maker.core.risk import chain
 from llm_maker.core.values import NS_PER_S, Leg, Liquidity, Mode, Side
@@ -657,7 +668,7 @@ def test_a_merge_pays_out_and_is_no_pnl():
     rig = sets(Rig().start(), 20)
     rig.run(3)
     before = worth.equity(rig.state)
-    rig.send(ev.SetsMerged("m", 20 * SHARE, cost=100))
+    rig.send(ev.SetsMerged("m", 20 * SHARE, cost=100, work_id=only_work(rig)))
     assert worth.equity(rig.state) == before - 100
     assert rig.market().position.sets() == 0 and rig.state.counts.merges == 1 and rig.state.held == []
     assert rig.state.flows.fees == -100
@@ -666,17 +677,154 @@ def test_a_merge_pays_out_and_is_no_pnl():
 def test_a_merge_without_a_result_keeps_its_shares():
     rig = sets(Rig().start(), 20)
     rig.run(3)
-    rig.send(ev.MergeFailed("m", 20 * SHARE, "timeout", final=False))
+    asked = only_work(rig)
+    rig.send(ev.MergeFailed("m", 20 * SHARE, "timeout", final=False, work_id=asked))
     assert rig.market().position.sets() == 0 and of(rig.run(30), MergeSets) == []
-    rig.send(ev.SetsMerged("m", 20 * SHARE))
+    rig.send(ev.SetsMerged("m", 20 * SHARE, work_id=asked))
     assert rig.state.counts.merges == 1
 
 
 def test_a_merge_that_failed_gives_its_shares_free_and_is_tried_again():
     rig = sets(Rig().start(), 20)
     rig.run(3)
-    rig.send(ev.MergeFailed("m", 20 * SHARE, "gas", final=True))
+    rig.send(ev.MergeFailed("m", 20 * SHARE, "gas", final=True, work_id=only_work(rig)))
     assert len(of(rig.run(3), MergeSets)) == 1
+
+
+def only_work(rig: Rig) -> str:
+    (work_id,) = rig.state.works
+    return work_id
+
+
+def test_a_merge_told_twice_is_booked_once():
+    rig = sets(Rig().start(), 20)
+    rig.run(3)
+    told = ev.SetsMerged("m", 20 * SHARE, work_id=only_work(rig))
+    rig.send(told)
+    cash = rig.state.cash
+    assert [c.code for c in of(rig.send(told), Notice)] == ["unasked_work"]
+    assert rig.state.cash == cash and rig.state.counts.merges == 1 and rig.market().position.net == 0
+
+
+def held_at_venue(rig: Rig, yes: int, no: int, cash: int | None = None) -> ev.AccountSnapshot:
+    held = (ev.Holding("m", Leg.YES, yes), ev.Holding("m", Leg.NO, no))
+    return ev.AccountSnapshot((), held, cash, asked_ns=rig.now)
+
+
+@pytest.mark.parametrize(("left", "merged"), [(0, True), (20 * SHARE, False)])
+def test_a_merge_that_is_never_answered_ends_as_the_account_shows(left: int, merged: bool):
+    rig = sets(Rig().start(), 20)
+    rig.run(3)
+    rig.send(held_at_venue(rig, left, left))
+    assert rig.state.works, "not yet: the answer may still come"
+    rig.wait(601)
+    rig.send(held_at_venue(rig, left, left))
+    assert not rig.state.works and rig.state.counts.merges == int(merged)
+    assert rig.market().position.sets() == left and not rig.state.halts
+
+
+def test_a_person_splits_cash_into_sets():
+    rig = Rig().start()
+    before = worth.equity(rig.state)
+    (asked,) = of(rig.send(ev.OperatorActed(ev.Verb.SPLIT, "cli", "m", qty=30 * SHARE)), SplitCash)
+    rig.send(ev.SetsSplit("m", 30 * SHARE, work_id=asked.work_id))
+    assert rig.market().position.sets() == 30 * SHARE and worth.equity(rig.state) == before and rig.state.cash == CASH - 30 * USD
+    assert of(rig.send(ev.OperatorActed(ev.Verb.SPLIT, "cli", "m", qty=10**13)), SplitCash) == []
+
+
+def live_rig(cash: int = 5_000 * USD) -> Rig:
+    return Rig(cash=0, live=True).start(binary(guard_end=False), account=ev.AccountSnapshot((), (), cash))
+
+
+def test_the_first_cash_of_a_live_account_is_a_transfer_and_no_profit():
+    rig = live_rig()
+    assert rig.state.cash == rig.state.flows.transfers == 5_000 * USD and not rig.state.halts
+    rig.run(3)
+    assert worth.equity(rig.state) == rig.state.risk.day_base == 5_000 * USD
+
+
+def test_cash_that_no_fill_explains_is_booked_once_seen_twice_and_a_loss_of_it_halts():
+    rig = live_rig()
+    for gap, halted in ((7 * USD, False), (-3 * USD, True)):
+        before, pnl = rig.state.cash, worth.equity(rig.state) - rig.state.flows.transfers
+        rig.send(held_at_venue(rig, 0, 0, before + gap))
+        assert rig.state.cash == before, "one list may have been overtaken"
+        rig.wait(6)
+        rig.send(held_at_venue(rig, 0, 0, before + gap))
+        assert rig.state.cash == before + gap and worth.equity(rig.state) - rig.state.flows.transfers == pnl
+        assert ("cash" in rig.state.halts) is halted
+
+
+def test_cash_of_fills_under_way_is_explained_either_way():
+    rig = live_rig()
+    rig.state.strategy_params = Wants(BOTH)
+    rig.run(1)
+    rig.ack()
+    rig.fill(rig.one(BUY), settled=False)
+    paid = -rig.state.flows.trading
+    assert paid > 0
+    for _ in range(3):
+        rig.wait(6)
+        rig.send(held_at_venue(rig, 0, 0, 5_000 * USD), held_at_venue(rig, 0, 0, 5_000 * USD - paid))
+    assert rig.state.cash == 5_000 * USD - paid and not rig.state.halts
+
+
+def test_a_resolved_market_is_redeemed_once_and_never_while_part_is_foreign():
+    rig = live_rig()
+    rig.hold(BUY, 4000, 20 * SHARE)
+    rig.send(held_at_venue(rig, 25 * SHARE, 0), ev.MarketResolved("m", 10_000))
+    assert of(rig.run(3), RedeemShares) == [], "five of them are not ours"
+    rig.send(held_at_venue(rig, 20 * SHARE, 0))
+    (asked,) = of(rig.run(3), RedeemShares)
+    assert (asked.yes_qty, asked.no_qty) == (20 * SHARE, 0)
+    paid = ev.CashMoved(ev.CashKind.REDEMPTION, 20 * USD, "m", Leg.YES, 20 * SHARE, asked.work_id)
+    rig.send(paid)
+    cash = rig.state.cash
+    rig.send(paid)
+    assert rig.state.cash == cash and rig.market().position.net == 0 and not rig.state.works
+
+
+def test_shares_that_the_venue_pays_by_itself_are_booked_after_two_lists():
+    rig = live_rig()
+    rig.hold(BUY, 4000, 20 * SHARE)
+    cash = rig.state.cash
+    rig.send(ev.MarketResolved("m", 10_000), held_at_venue(rig, 0, 0))
+    assert rig.state.cash == cash and rig.market().position.net
+    rig.wait(6)
+    rig.send(held_at_venue(rig, 0, 0))
+    assert rig.state.cash == cash + 20 * USD and rig.market().position.net == 0
+
+
+def test_without_the_accounts_stream_nothing_rests_until_the_account_was_read_again():
+    rig = live_rig()
+    rig.state.strategy_params = Wants(BOTH)
+    rig.run(1)
+    rig.ack()
+    assert len(rig.live()) == 2
+    out = rig.send(ev.AccountStreamDown("v", "no answer"))
+    assert len(of(out, CancelOrder)) == 2
+    for order in rig.live():
+        rig.send(ev.OrderCanceled(order.order_id))
+    assert places(rig.run(2)) == []
+    assert of(rig.send(ev.AccountStreamUp("v")), RequestAccount) and places(rig.run(2)) == []
+    assert len(places(rig.send(held_at_venue(rig, 0, 0, rig.state.cash)) + rig.run(1))) == 2
+
+
+def test_a_part_filled_order_that_nobody_finds_any_more_ends_after_look_ups_and_lists():
+    rig = Rig(wants=((1, 4800, 20 * SHARE),)).start()
+    rig.ack()
+    order = rig.one(BUY)
+    rig.fill(order, qty=5 * SHARE)
+    rig.send(ev.OrderUncertain(order.order_id, "timeout"))
+    for _ in range(4):
+        rig.run(12)
+        rig.send(ev.OrderLookedUp(order.order_id, "absent"))
+    assert order.is_live
+    for _ in range(2):
+        rig.wait(1)
+        assert order.is_live
+        rig.send(held_at_venue(rig, 5 * SHARE, 0))
+    assert order.status is Status.CANCELED and order.filled == 5 * SHARE
 
 
 def test_shares_of_a_merge_under_way_are_not_sold():

@@ -45,6 +45,7 @@ class Ledger:
         self.shares = Counter()
         self.fills = {}
         self.failed = {}
+        self.merged = set()
         self.instruments = {}
 
     def take(self, event):
@@ -57,7 +58,8 @@ class Ledger:
             self.failed[event.fill_id] = True
             if event.fill_id in self.fills:
                 self._book(self.fills[event.fill_id], -1)
-        elif kind is SetsMerged:
+        elif kind is SetsMerged and event.work_id not in self.merged:
+            self.merged.add(event.work_id)
             instrument = self.instruments[event.instrument]
             self.cash += (
                 instrument.payout * event.qty // 10 ** (instrument.price_decimals + instrument.qty_decimals - 6) - event.cost

@@ -71,7 +71,7 @@ UPLINK = {
     RequestAccount: "_send_account",
     MergeSets: "_send_merge",
 }
-ONCE = (SetsMerged, MergeFailed, CashMoved)
+ONCE = (CashMoved,)
 """Without an id in the contract: the port must tell it once."""
 CALM_S = 95
 STILL_S = 20
@@ -370,10 +370,11 @@ class Weather(Incidents):
 
     def _send_merge(self, command):
         if self.hits("merge_failed"):
-            self.later(self.seconds(0.2, 3), self._deliver, MergeFailed(command.instrument, command.qty, "reverted"))
+            self.later(self.seconds(0.2, 3), self._deliver, MergeFailed(command.instrument, command.qty, "reverted", work_id=command.work_id))
             return
         if self.hits("merge_unsure"):
-            self.later(self.seconds(0.2, 1), self._deliver, MergeFailed(command.instrument, command.qty, "timeout", final=False))
+            unsure = MergeFailed(command.instrument, command.qty, "timeout", final=False, work_id=command.work_id)
+            self.later(self.seconds(0.2, 1), self._deliver, unsure)
         self._go(0, command)
 
     # What the exchange says.

@@ -15,7 +15,17 @@ from typing import Any
 import msgspec
 
 from llm_maker.core import values
-from llm_maker.core.commands import CancelOrder, Command, LookUpOrder, MergeSets, PlaceOrder, RequestAccount, TimeInForce
+from llm_maker.core.commands import (
+    CancelOrder,
+    Command,
+    LookUpOrder,
+    MergeSets,
+    PlaceOrder,
+    RedeemShares,
+    RequestAccount,
+    SplitCash,
+    TimeInForce,
+)
 from llm_maker.core.events import (
     AccountSnapshot,
     BookDelta,
@@ -47,6 +57,7 @@ from llm_maker.venues.paper.queue import Queue
 from llm_maker.venues.paper.records import (
     Action,
     CompleteMerge,
+    CompleteSplit,
     Ending,
     ExchangeParams,
     Expire,
@@ -86,11 +97,14 @@ class Exchange:
             PlaceOrder: self._place,
             CancelOrder: self._cancel,
             MergeSets: self._on_state(settlement.merge),
+            SplitCash: self._on_state(settlement.split),
+            RedeemShares: self._on_state(settlement.redeem),
             RequestAccount: self._tell_account,
             LookUpOrder: self._look_up,
             Expire: self._expire,
             Settle: self._on_state(settlement.settle),
             CompleteMerge: self._on_state(settlement.complete_merge),
+            CompleteSplit: self._on_state(settlement.complete_split),
             PayFunding: self._on_state(payments.pay_funding),
             SampleRewards: self._on_state(payments.sample_rewards),
             PayDay: self._on_state(payments.pay_day),
@@ -126,7 +140,7 @@ class Exchange:
         """Send a command on its way; `RequestSnapshot` and what is not the exchange's are ignored."""
         if isinstance(command, CancelOrder):
             self._later(now + self.params.cancel_ns, command)
-        elif isinstance(command, PlaceOrder | MergeSets | RequestAccount | LookUpOrder):
+        elif isinstance(command, PlaceOrder | MergeSets | SplitCash | RedeemShares | RequestAccount | LookUpOrder):
             self._later(now + self.params.entry_ns, command)
 
     def next_ns(self) -> int | None:
@@ -336,14 +350,14 @@ class Exchange:
         else:
             self._tell(now, OrderLookedUp(command.order_id, "absent"))
 
-    def _tell_account(self, now: int, _command: RequestAccount) -> None:
+    def _tell_account(self, now: int, command: RequestAccount) -> None:
         """What rests (its remaining quantity) and what is held (matched fills counted, settled or not)."""
         orders = tuple(
             RestingOrder(o.order_id, f"{self.name}-{o.order_id}", o.instrument, o.side, o.leg, o.price, o.remaining)
             for o in self.resting()
         )
         held = tuple(Holding(instrument, leg, qty) for (instrument, leg), qty in self.holdings().items())
-        self._tell(now, AccountSnapshot(orders, held, self.cash))
+        self._tell(now, AccountSnapshot(orders, held, self.cash, command.asked_ns))
 
     def _find(self, order_id: str) -> tuple[Market, Resting] | None:
         instrument = self._state.where.get(order_id)

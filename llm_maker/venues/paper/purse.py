@@ -129,6 +129,16 @@ class Purse(msgspec.Struct):
         no.locked += qty
         return True
 
+    def split(self, instrument: Instrument, qty: int) -> bool:
+        """Cash becomes sets; False where it does not suffice."""
+        cost = values.to_cash_up(instrument, instrument.payout * qty)
+        if cost > self.cash:
+            return False
+        self.cash -= cost
+        for leg in (Leg.YES, Leg.NO):
+            self.lot(instrument.id, leg).settled += qty
+        return True
+
     def merge(self, instrument: Instrument, qty: int) -> None:
         """Locked pairs become cash."""
         for leg in (Leg.YES, Leg.NO):

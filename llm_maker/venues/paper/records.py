@@ -10,7 +10,15 @@ from typing import Literal
 
 import msgspec
 
-from llm_maker.core.commands import CancelOrder, LookUpOrder, MergeSets, PlaceOrder, RequestAccount
+from llm_maker.core.commands import (
+    CancelOrder,
+    LookUpOrder,
+    MergeSets,
+    PlaceOrder,
+    RedeemShares,
+    RequestAccount,
+    SplitCash,
+)
 from llm_maker.core.events import (
     AccountSnapshot,
     CancelRejected,
@@ -25,7 +33,10 @@ from llm_maker.core.events import (
     OrderLookedUp,
     OrderRejected,
     OrderUncertain,
+    RedeemFailed,
     SetsMerged,
+    SetsSplit,
+    SplitFailed,
 )
 from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S, Regime
 from llm_maker.venues.paper.matching import Market
@@ -77,6 +88,10 @@ class Settle(Timer, frozen=True, tag=True):
     fill_id: str
 
 
+class CompleteSplit(Timer, frozen=True, tag=True):
+    command: SplitCash
+
+
 class CompleteMerge(Timer, frozen=True, tag=True):
     command: MergeSets
 
@@ -95,12 +110,13 @@ class PayDay(Timer, frozen=True, tag=True):
 
 
 Action = (
-    PlaceOrder | CancelOrder | MergeSets | RequestAccount | LookUpOrder
-    | Expire | Settle | CompleteMerge | PayFunding | SampleRewards | PayDay
+    PlaceOrder | CancelOrder | MergeSets | SplitCash | RedeemShares | RequestAccount | LookUpOrder
+    | Expire | Settle | CompleteMerge | CompleteSplit | PayFunding | SampleRewards | PayDay
 )  # fmt: skip
 Report = (
     OrderAccepted | OrderRejected | OrderFilled | FillSettled | FillFailed | OrderCanceled | OrderExpired
-    | CancelRejected | OrderUncertain | OrderLookedUp | AccountSnapshot | SetsMerged | MergeFailed | CashMoved
+    | CancelRejected | OrderUncertain | OrderLookedUp | AccountSnapshot | SetsMerged | MergeFailed | SetsSplit
+    | SplitFailed | RedeemFailed | CashMoved
 )  # fmt: skip
 Ending = Literal["filled", "canceled", "expired", "absent"]
 

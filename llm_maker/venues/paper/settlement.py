@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
-from llm_maker.core.commands import MergeSets
-from llm_maker.core.events import FillFailed, FillSettled, MergeFailed, SetsMerged
+from llm_maker.core.commands import MergeSets, RedeemShares, SplitCash
+from llm_maker.core.events import FillFailed, FillSettled, MergeFailed, RedeemFailed, SetsMerged, SetsSplit, SplitFailed
 from llm_maker.core.values import NS_PER_S, Leg
 from llm_maker.venues.paper import admission, matching, payments
-from llm_maker.venues.paper.records import CompleteMerge, ExchangeParams, Settle, State
+from llm_maker.venues.paper.records import CompleteMerge, CompleteSplit, ExchangeParams, Settle, State
 
 _MAX_CONFIRM_NS = 3_600 * NS_PER_S
 _UNIT = NormalDist()
@@ -38,14 +38,40 @@ def merge(state: State, params: ExchangeParams, now: int, command: MergeSets) ->
     """Lock the sets and set out to turn them into cash, or refuse."""
     market = state.markets.get(command.instrument)
     if market is None or market.instrument is None or not market.instrument.is_binary or market.closed:
-        state.tell(now + params.response_ns, MergeFailed(command.instrument, command.qty, "closed"))
+        state.tell(now + params.response_ns, MergeFailed(command.instrument, command.qty, "closed", work_id=command.work_id))
         return
     reserved = (admission.reserved_shares(market, Leg.YES), admission.reserved_shares(market, Leg.NO))
     if not state.purse.lock_sets(command.instrument, command.qty, reserved):
-        state.tell(now + params.response_ns, MergeFailed(command.instrument, command.qty, "balance"))
+        state.tell(now + params.response_ns, MergeFailed(command.instrument, command.qty, "balance", work_id=command.work_id))
         return
     key = f"{command.instrument}:{now}:{command.qty}"
     state.later(now + confirm_ns(params, key), CompleteMerge(command))
+
+
+def split(state: State, params: ExchangeParams, now: int, command: SplitCash) -> None:
+    """Set out to turn cash into sets, or refuse."""
+    market = state.markets.get(command.instrument)
+    if market is None or market.instrument is None or not market.instrument.is_binary or market.closed:
+        state.tell(now + params.response_ns, SplitFailed(command.instrument, command.qty, "closed", work_id=command.work_id))
+        return
+    key = f"split:{command.instrument}:{now}:{command.qty}"
+    state.later(now + confirm_ns(params, key), CompleteSplit(command))
+
+
+def complete_split(state: State, params: ExchangeParams, now: int, timer: CompleteSplit) -> None:
+    """The cash is sets, if there is still enough of it."""
+    command = timer.command
+    market = state.markets[command.instrument]
+    if market.closed or market.instrument is None or not state.purse.split(market.instrument, command.qty):
+        state.tell(now + params.response_ns, SplitFailed(command.instrument, command.qty, "balance", work_id=command.work_id))
+        return
+    state.tell(now + params.response_ns, SetsSplit(command.instrument, command.qty, work_id=command.work_id))
+
+
+def redeem(state: State, params: ExchangeParams, now: int, command: RedeemShares) -> None:
+    """Resolved shares are paid out here without being asked."""
+    reason = "paid out by itself at the resolution"
+    state.tell(now + params.response_ns, RedeemFailed(command.instrument, reason, work_id=command.work_id))
 
 
 def complete_merge(state: State, params: ExchangeParams, now: int, timer: CompleteMerge) -> None:
@@ -53,10 +79,10 @@ def complete_merge(state: State, params: ExchangeParams, now: int, timer: Comple
     command = timer.command
     market = state.markets[command.instrument]
     if market.closed or market.instrument is None:
-        state.tell(now + params.response_ns, MergeFailed(command.instrument, command.qty, "closed"))
+        state.tell(now + params.response_ns, MergeFailed(command.instrument, command.qty, "closed", work_id=command.work_id))
         return
     state.purse.merge(market.instrument, command.qty)
-    state.tell(now + params.response_ns, SetsMerged(command.instrument, command.qty))
+    state.tell(now + params.response_ns, SetsMerged(command.instrument, command.qty, work_id=command.work_id))
 
 
 def confirm_ns(params: ExchangeParams, key: str) -> int:
