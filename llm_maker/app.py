@@ -11,7 +11,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import msgspec
 
 from llm_maker import __version__
 from llm_maker.comeback import Place, bring_back
-from llm_maker.config import Config, Secrets
+from llm_maker.config import Config
 from llm_maker.console import view
 from llm_maker.console.control import ControlFailed, ControlServer, KillFile
 from llm_maker.core.commands import Level, Notice
@@ -28,36 +28,41 @@ from llm_maker.core.events import Event, ParamsChanged, Started, StopRequested
 from llm_maker.core.orders import Status
 from llm_maker.core.state import State
 from llm_maker.core.strategy import Strategy
-from llm_maker.core.values import NS_PER_S, Mode
-from llm_maker.llm.budget import DailyBudget
-from llm_maker.llm.build import NotAvailable, build_analyst, resolve
+from llm_maker.core.values import NS_PER_S
+from llm_maker.keys import Secrets
+from llm_maker.live import LiveVenue, live_clock, refuse_unsafe, wallet_folder, watch_clock
+from llm_maker.mind import Mind
 from llm_maker.port import Port, Simulator
 from llm_maker.report import summary
-from llm_maker.runtime.clock import PacedClock, VirtualClock
+from llm_maker.runtime.clock import LiveClock, LoopWatch, PacedClock, VirtualClock
 from llm_maker.runtime.daemon_log import DaemonLog
 from llm_maker.runtime.inbox import Inbox
 from llm_maker.runtime.journal import Checkpoint
 from llm_maker.runtime.journal_writer import JournalLimits, JournalWriter
 from llm_maker.runtime.ledger import Ledger
-from llm_maker.runtime.line_log import LineLog
-from llm_maker.runtime.locks import Lock, lock_home
+from llm_maker.runtime.locks import Lock, lock_home, lock_wallet
 from llm_maker.runtime.logs import Recorder
 from llm_maker.runtime.loop import Account, Session
+from llm_maker.runtime.replay import OF_A_FEED, OF_A_VENUE
 from llm_maker.runtime.rows import Scope
 from llm_maker.runtime.timeline import Ticker, Timeline
 from llm_maker.strategy.maker import Maker
 from llm_maker.tuning import maker_params, run_params
 from llm_maker.venues.paper.exchange import Exchange
-from llm_maker.world import Refused, exchange_params, make_world, simulated_analyst
+from llm_maker.world import Refused, World, exchange_params, make_world, simulated_analyst
 
 STRATEGIES: dict[str, Strategy] = {"maker": Maker()}
 STOP_WALL_SECONDS = 30.0
 """A stop that has proved nothing after this says so and ends."""
+STOP_LIVE_SECONDS = 75.0
+"""The same on a real venue, which may be slow to answer; longer than the core's own patience."""
+EMERGENCY_SECONDS = 3.0
+"""What the last cancels of a fault have to leave the machine."""
 
 
-def scope_of(config: Config, tape: Path | None, session: int | None = None) -> Scope:
-    """Whose rows these are; a tape rehearsal is a new one each time."""
-    wallet = f"tape:{tape.name}#{session}" if tape else "paper"
+def scope_of(config: Config, tape: Path | None, session: int | None = None, wallet: str = "") -> Scope:
+    """Whose rows these are; a tape rehearsal is a new one each time, a live account is its `wallet`'s."""
+    wallet = f"tape:{tape.name}#{session}" if tape else config.mode if config.mode == "paper" else wallet
     return Scope("polymarket" if tape else config.venue, config.mode, wallet, config.account)
 
 
@@ -70,6 +75,8 @@ class Options(msgspec.Struct, frozen=True):
     until: float | None = None
     once: bool = False
     leave: bool = False
+    unproved: bool = False
+    """Live: start though the last stop could not prove that nothing of ours rests."""
 
 
 class Daemon:
@@ -78,55 +85,66 @@ class Daemon:
     def __init__(self, config: Config, secrets: Secrets, home: Path, options: Options, say: Callable[[str], None]) -> None:
         self.config, self.home, self.options, self.say = config, home, options, say
         self.began = time.monotonic()
-        try:
-            self.mind = resolve(config, secrets, simulated_feed=options.tape is None)
-        except NotAvailable as error:
-            raise Refused(str(error)) from None
+        self.mind = Mind(config, secrets, simulated_feed=options.tape is None and config.venue == "simulated")
         self.provider = self.mind.provider
         self._secrets = secrets
         kill_file = KillFile(home).path
         if kill_file.exists():
             raise Refused(f"{kill_file} is there and would stop this run at once; remove it first")
         self.lock: Lock = lock_home(home / "positions")
+        self.wallet = (secrets.get("LLM_MAKER_BROWSER_ADDRESS") or "").lower() if config.mode == "live" else ""
+        self.wallet_lock = lock_wallet(wallet_folder(), self.wallet) if self.wallet else None
         self.log = DaemonLog(home / "logs" / "daemon.jsonl", secrets.values(), config.logging.level, say)
         self.ledger = Ledger.open(home / "positions" / "ledger.sqlite3", on_failure=self._ledger_failed)
-        self.world = make_world(config, options.tape)
+        self.clock: LiveClock | None = None
+        self.live: LiveVenue | None = None
+        self.world = self._world()
         self.params = run_params(config, self.provider, options.speed)
-        self.exchange = Exchange(exchange_params(config))
+        self.exchange = Exchange(exchange_params(config)) if config.mode == "paper" else None
         self.analyst: Port | None = None
         self.inbox: Inbox | None = None
-        self.budget = DailyBudget(None)
         self.first_quote_seconds: float | None = None
         self.wall_seconds = self.market_seconds = 0.0
         self._stop_asked = 0.0
         self._interrupts = 0
         self._abort = asyncio.Event()
         self.frames = 0
-        self._facts: dict[str, dict[str, Any]] = {}
-        self._raw = LineLog(home / "logs" / "llm_raw.jsonl", _bytes(config.logging.decisions_max_mb), self._log_failed)
         self._build()
 
+    def _world(self) -> World:
+        """Simulated, recorded or real."""
+        config, options = self.config, self.options
+        if options.tape is not None or config.venue == "simulated":
+            return make_world(config, options.tape)
+        self.clock = live_clock(config, options.speed)
+        self.live = LiveVenue(config, self._secrets, self.clock, options.speed, self.log.say, lambda: self.state)
+        return World(None, None, None, self.live.universe, self.clock.now(), {"live": config.venue, "mode": config.mode})
+
     def _build(self) -> None:
-        config, world = self.config, self.world
+        config, world, live = self.config, self.world, self.live
         strategy = STRATEGIES[config.strategy.name]
-        simulators: list[Simulator] = [self.exchange]
+        simulators: list[Simulator] = [self.exchange] if self.exchange else []
         if self.provider == "simulated" and world.market is not None:
             simulators.append(simulated_analyst(config, world.market))
-        sources: list[tuple[str, Simulator]] = [("", world.feed)]
+        ticker = Ticker(world.start_ns)
+        sources: list[tuple[str, Simulator]] = [("", world.feed)] if world.feed else []
         sources += [(config.account, s) for s in simulators]
-        sources.append(("", Ticker(world.start_ns)))
+        sources.append(("", ticker))
         timeline = Timeline(sources)
-        label = {"world": world.label, "exchange": msgspec.to_builtins(self.exchange.params), "build": __version__}
-        cash = self.exchange.params.start_cash
+        exchange = msgspec.to_builtins(self.exchange.params) if self.exchange else None
+        label = {"world": world.label, "exchange": exchange, "build": __version__}
+        # What a live account holds is told by the venue, and enters the ledger as a transfer.
+        cash = self.exchange.params.start_cash if self.exchange else 0
         session_number = 0
         if self.options.tape is not None:
             session_number = self.ledger.next_session()
-        self.scope = scope_of(config, self.options.tape, session_number)
+        self.scope = scope_of(config, self.options.tape, session_number, self.wallet)
         folder = self.home / "logs" / "journal" / _folder(self.scope)
         limits = JournalLimits(max_file=_bytes(config.logging.journal_max_mb), max_total=_bytes(config.logging.journal_total_mb))
         fresh = Engine(new_state(config.account, self.params, strategy, maker_params(config), cash), strategy)
         place = Place(self.home, folder, config.account, self.scope, self.ledger)
-        back = bring_back(place, timeline, simulators, fresh, STRATEGIES, label, self._recorder)
+        outside = frozenset() if live is None else OF_A_FEED if self.exchange else OF_A_VENUE
+        back = bring_back(place, timeline, simulators, fresh, STRATEGIES, label, self._recorder, outside)
         for cut in back.cuts:
             self.log.say(Level.WARNING, "journal_cut", cut)
         self.engine, self.recorder = back.engine, back.recorder
@@ -139,10 +157,22 @@ class Daemon:
             journal = JournalWriter.create(folder, config.account, snapshot, limits=limits)
         else:
             journal = JournalWriter.resume(back.latest, snapshot, limits=limits, reader=back.reader)
-        self.analyst = self._real_analyst()
-        self.account = Account(engine, journal, self.recorder, simulators, analyst=self.analyst, seq=back.seq)
+        self.analyst = self.mind.analyst(self.home, self.ledger, self.scope, self.log)
+        self.account = Account(
+            engine,
+            journal,
+            self.recorder,
+            simulators,
+            venue=live.account if live else None,
+            analyst=self.analyst,
+            feed=live.feed if live else None,
+            seq=back.seq,
+        )
         self.session = Session([self.account], timeline)
-        self.session.now = engine.state.now or world.start_ns
+        self.session.now = max(engine.state.now, world.start_ns) if live else engine.state.now or world.start_ns
+        if live is not None:
+            ticker.skip_to(self.session.now)
+            refuse_unsafe(engine.state, config, world.start_ns, unproved=self.options.unproved)
         self.resumed = back.latest is not None
         self.before = summary.mark(engine.state)
         self._session_number = session_number or self.ledger.next_session(above=engine.state.session)
@@ -153,41 +183,16 @@ class Daemon:
             self.scope,
             self.ledger,
             self.home / "logs",
-            simulated=True,
-            facts=lambda request_id: self._facts.pop(request_id, {}),
+            simulated=self.exchange is not None,
+            facts=self.mind.facts_of,
             on_notice=self._notice,
             on_failure=self._log_failed,
             max_bytes=_bytes(self.config.logging.decisions_max_mb),
         )
 
-    def _real_analyst(self) -> Port | None:
-        if self.provider in ("none", "simulated"):
-            return None
-        limit = self.config.llm.daily_budget_usd
-        saved = self.ledger.risk_state(self.scope).get("llm_budget")
-        plain = msgspec.json.decode(saved, type=dict[str, str]) if saved else {}
-        self.budget = DailyBudget.from_plain(Decimal(str(limit)), plain) if plain else DailyBudget(Decimal(str(limit)))
-        try:
-            return build_analyst(self.config, self._secrets, self.provider, self.budget, self._remember_call, self._llm_says)
-        except NotAvailable as error:
-            raise Refused(str(error)) from None
-
     @property
     def state(self) -> State:
         return self.engine.state
-
-    def _remember_call(self, facts: Any) -> None:
-        """What a call cost in time and tokens goes to the decision log; its words, if wanted, to llm_raw.jsonl."""
-        usage = facts.usage
-        tokens = {"input": usage.input, "cached": usage.cached, "output": usage.output} if usage else None
-        self._facts[facts.request.request_id] = {"latency_ms": round(facts.latency_ms, 1), "tokens": tokens}
-        if self.config.logging.raw_llm:
-            self._raw.write([msgspec.json.encode(self.log.redacted(msgspec.to_builtins(facts)))])
-        spent = msgspec.json.encode(self.budget.to_plain()).decode()
-        self.ledger.remember(self.scope, {"llm_budget": spent})
-
-    def _llm_says(self, level: Level, text: str) -> None:
-        self.log.say(level, "llm", text)
 
     def _notice(self, ts: int, notice: Notice) -> None:
         self.log.notice(ts, notice)
@@ -214,12 +219,17 @@ class Daemon:
         self._abort = asyncio.Event()
         speed = self.options.speed
         first = self.session.timeline.next_ns() or self.session.now
-        clock: PacedClock | VirtualClock
-        clock = PacedClock(speed, max(self.session.now, first - NS_PER_S)) if speed > 0 else VirtualClock(self.session.now)
+        clock: LiveClock | PacedClock | VirtualClock
+        if self.clock is not None:
+            clock = self.clock
+        else:
+            clock = PacedClock(speed, max(self.session.now, first - NS_PER_S)) if speed > 0 else VirtualClock(self.session.now)
         self.inbox = inbox = Inbox(clock, self.scope.venue)
         inbox.bind(loop)
         tasks = self._start_ports(loop, inbox)
         self.start()
+        if self.live is not None:
+            tasks += self._start_live(self.live, inbox)
         wall_start, market_start = time.monotonic(), self.session.now
         until = market_start + int(self.options.until * NS_PER_S) if self.options.until is not None else None
 
@@ -236,6 +246,8 @@ class Daemon:
             for task in (main, *tasks):
                 task.cancel()
             await asyncio.gather(main, *tasks, return_exceptions=True)
+            if self.live is not None:
+                await self.live.close()
             for number in _stop_signals():
                 loop.remove_signal_handler(number)
         return self.account.stop is not None and self.account.stop.clean
@@ -246,18 +258,42 @@ class Daemon:
         def emit(event: Event) -> None:
             inbox.put(event, name)
 
-        control = ControlServer(self.home, self.answer, lambda text: view.find(self.state, text))
+        control = ControlServer(self.home, self.answer, lambda text: view.find(self.state, text), self._units)
         ports: list[Port] = [KillFile(self.home)]
         try:
             control.open()
             ports.append(control)
         except ControlFailed as error:
+            if self.config.mode == "live":
+                raise Refused(f"{error}; live needs its stop verbs") from None
             self.log.say(Level.WARNING, "control", str(error))
         if self.analyst is not None:
             ports.append(self.analyst)
         for number in _stop_signals():
             loop.add_signal_handler(number, self._interrupt, signal.Signals(number).name)
         return [asyncio.create_task(port.run(emit), name=port.name) for port in ports]
+
+    def _start_live(self, live: LiveVenue, inbox: Inbox) -> list[asyncio.Task[None]]:
+        """The real venue's ports, and the watch over our own clock and loop."""
+        assert self.clock is not None
+        name = self.account.name
+
+        def of_all(event: Event) -> None:
+            inbox.put(event)
+
+        def of_account(event: Event) -> None:
+            inbox.put(event, name)
+
+        live.begin(of_all)
+        jobs = {
+            "feed": live.feed.run(live.heard(of_all)),
+            "discovery": live.discovery.run(of_all),
+            "loop watch": LoopWatch().run(of_all),
+            "clock": watch_clock(self.clock, of_all),
+        }
+        if live.account is not None:
+            jobs["account"] = live.account.run(of_account)
+        return [asyncio.create_task(job, name=what) for what, job in jobs.items()]
 
     def answer(self, verb: str, args: dict[str, Any]) -> dict[str, Any]:
         """What a reading verb is told; what only the wiring knows is added to the view."""
@@ -268,6 +304,15 @@ class Daemon:
             out = [c for c in self.world.universe.choices.values() if not c.chosen]
             told["not_chosen"] = [{"market_id": c.instrument, "question": c.question, "why": c.why} for c in out]
         return told
+
+    def _units(self, market_id: str, shares: str) -> int | None:
+        """Shares as a person types them, in units of the market; None where they are none."""
+        market = self.state.markets.get(market_id)
+        try:
+            units = Decimal(shares) * 10**market.instrument.qty_decimals if market else Decimal("NaN")
+            return int(units) if units == units.to_integral_value() else None
+        except InvalidOperation:
+            return None
 
     def _interrupt(self, name: str) -> None:
         """Once: stop in order. Again: end now and say what may rest."""
@@ -318,12 +363,14 @@ class Daemon:
                     if task.done() and not task.cancelled() and task.exception() is not None:
                         raise RuntimeError(f"{task.get_name()} died") from task.exception()
                 stop_asked = self._stop_asked
-                if stop_asked and time.monotonic() - stop_asked > STOP_WALL_SECONDS:
+                if stop_asked and time.monotonic() - stop_asked > (STOP_LIVE_SECONDS if self.live else STOP_WALL_SECONDS):
                     return
             main.result()
         except Exception as fault:
             ids = self.session.emergency(str(fault))
             self.log.fault(fault, ids)
+            if self.live is not None and ids:
+                await asyncio.sleep(EMERGENCY_SECONDS)
             raise
         finally:
             abort.cancel()
@@ -339,8 +386,8 @@ class Daemon:
         return {
             "mode": self.config.mode,
             "venue": self.scope.venue,
-            "simulated": tape is None,
-            "paper_money": True,
+            "simulated": self.world.market is not None,
+            "paper_money": self.exchange is not None,
             "seed": self.config.seed,
             "provider": self.provider,
             "frames": frames,
@@ -359,8 +406,10 @@ class Daemon:
         """Leave the files whole."""
         with contextlib.ExitStack() as stack:
             stack.callback(self.lock.release)
+            if self.wallet_lock is not None:
+                stack.callback(self.wallet_lock.release)
             stack.callback(self.log.close)
-            stack.callback(self._raw.close)
+            stack.callback(self.mind.close)
             stack.callback(self.ledger.close)
             stack.callback(self.recorder.close)
             if self.account.journal is not None:
@@ -394,24 +443,3 @@ def run(daemon: Daemon, on_idle: Callable[[], None] = lambda: None) -> bool:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(daemon.run(on_idle))
     return asyncio.run(daemon.run(on_idle))
-
-
-def banner(daemon: Daemon) -> list[str]:
-    """What is running, and what to change next."""
-    config, tape = daemon.config, daemon.options.tape
-    feed = f"tape {tape.name}" if tape else f"simulated market, seed {config.seed}, {config.paper.markets} markets"
-    lines = [
-        f"llm_maker {__version__}: PAPER money, {feed}; no order leaves this machine",
-        f"signals: {daemon.mind.text}",
-    ]
-    if daemon.provider in ("none", "simulated"):
-        lines.append("next: put a model's key into .env (see .env.example), edit config.yaml; `llm-maker status` shows the rest")
-    if daemon.resumed:
-        lines.append(f"goes on where session {daemon.state.session} stopped")
-    state = daemon.state
-    why = [f"{name}: {halt.text}" for name, halt in state.halts.items()]
-    if state.operator_mode is not Mode.ACTIVE:
-        why.append(f"{state.operator_mode.value}, by the operator")
-    if why:
-        lines.append(f"NOT ACTIVE ({'; '.join(why)}): `llm-maker resume` when it is right")
-    return lines

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from llm_maker.core.engine import Engine
+from llm_maker.core.events import Event
 from llm_maker.core.state import State
 from llm_maker.core.strategy import Strategy
 from llm_maker.port import Simulator
@@ -59,8 +60,12 @@ def bring_back(
     strategies: dict[str, Strategy],
     label: dict[str, Any],
     make_recorder: MakeRecorder,
+    outside: frozenset[type[Event]] = frozenset(),
 ) -> Comeback:
-    """Restore what the journal holds, or hand back `fresh`; raises `world.Refused` for a home that cannot go on as asked."""
+    """Restore what the journal holds, or hand back `fresh`; raises `world.Refused` for a home that cannot go on as asked.
+
+    `outside`: kinds of event that no simulator says in this run.
+    """
     latest, cuts = recover(place.folder, place.account)
     if latest is None:
         if place.ledger.last_seq(place.scope):
@@ -76,12 +81,18 @@ def bring_back(
     joined = timeline.restore(saved, may_change=(ANALYST,))
     _index_older(place, reader.header.first_seq, strategies, make_recorder)
     recorder = make_recorder(engine.state)
-    seq = _replay_tail(place, reader, engine, timeline, [s for s in simulators if s not in joined], recorder)
+    seq = _replay_tail(place, reader, engine, timeline, [s for s in simulators if s not in joined], recorder, outside)
     return Comeback(engine, recorder, seq, latest, reader, tuple(cuts))
 
 
 def _replay_tail(
-    place: Place, reader: JournalReader, engine: Engine, timeline: Timeline, there: list[Simulator], recorder: Recorder
+    place: Place,
+    reader: JournalReader,
+    engine: Engine,
+    timeline: Timeline,
+    there: list[Simulator],
+    recorder: Recorder,
+    outside: frozenset[type[Event]],
 ) -> int:
     recorder.quiet = True
     try:
@@ -93,6 +104,7 @@ def _replay_tail(
             [s for account, s in timeline.sources if not account],
             lambda entry: recorder.record(entry.seq, entry.ts, entry.event, list(entry.commands)),
             real_analyst=all(s.name != ANALYST for s in there),
+            outside=outside,
         )
     except ReplayDiffers as error:
         raise Refused(

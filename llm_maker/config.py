@@ -1,43 +1,28 @@
 """What a person sets: config.yaml, `LLM_MAKER__SECTION__KEY` and the command line -> one frozen `Config`, or why not.
 
 The table of all keys, in people's units (USD, shares, seconds, percent); `tuning` makes the core's. Secrets never enter `Config`:
-they live in `Secrets`, read from .env and the environment. This file knows no venue, no model and not the wiring.
+they live in `keys.Secrets`, read from .env and the environment. This file knows no venue, no model and not the wiring.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
-from dotenv.parser import parse_stream
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from llm_maker.config_text import ConfigError, first_line, parse_yaml, put, read_text, read_yaml
+from llm_maker.config_text import ConfigError, first_line, parse_yaml, put, read_yaml
+from llm_maker.keys import API_SECRETS, KEY_OF, SECRET_NAMES, Secrets
 
 ENV_PREFIX = "LLM_MAKER__"
-KEY_OF = {
-    "gemini": "GEMINI_API_KEY",
-    "anthropic": "ANTHROPIC_API_KEY",
-    "openai": "OPENAI_API_KEY",
-    "deepseek": "DEEPSEEK_API_KEY",
-    "xai": "XAI_API_KEY",
-    "openrouter": "OPENROUTER_API_KEY",
-    "openai_compatible": "OPENAI_API_KEY",
-}
-"""Provider -> the secret it needs, in the order in which `auto` tries them."""
-API_SECRETS = ("LLM_MAKER_API_KEY", "LLM_MAKER_API_SECRET", "LLM_MAKER_API_PASSPHRASE")
-"""The venue's credentials, where they are given and not derived from the key."""
-SECRET_NAMES = (*dict.fromkeys(KEY_OF.values()), "LLM_MAKER_PK", "LLM_MAKER_BROWSER_ADDRESS", *API_SECRETS)
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def _whole_units(value: float) -> float:
-    if Decimal(repr(value)).as_tuple().exponent < -6:  # type: ignore[operator]
+def _whole_units(value: float | None) -> float | None:
+    if value is not None and Decimal(repr(value)).as_tuple().exponent < -6:  # type: ignore[operator]
         raise ValueError("has more than 6 decimals")
     return value
 
@@ -211,7 +196,7 @@ class Execution(_Section):
 class Risk(_Section):
     """Limits; percent is of the bankroll."""
 
-    bankroll_usd: SomeUsd = 10_000.0
+    bankroll_usd: Annotated[float | None, AfterValidator(_whole_units)] = Field(default=None, gt=0, le=1e9)
     max_order_usd: Usd = 100.0
     max_market_pct: Percent = 2.0
     max_event_pct: Percent = 5.0
@@ -221,7 +206,6 @@ class Risk(_Section):
     linear_stress_pct: Percent = 20.0
     max_open_positions: int = Field(default=10, ge=1, le=5_000)
     daily_loss_pct: Percent = 2.0
-    daily_loss_usd: Usd = 0.0
     weekly_loss_pct: Percent = 4.0
     monthly_loss_pct: Percent = 6.0
     max_drawdown_pct: Percent = 6.0
@@ -323,6 +307,20 @@ class Polymarket(_Section):
     heartbeat: bool = True
 
 
+class Live(_Section):
+    """What live mode allows at most, whatever the other sections say."""
+
+    max_markets: int = Field(default=2, ge=1, le=5_000)
+    max_order_shares: Shares = 5.0
+    max_position_shares: Shares = 20.0
+    daily_loss_usd: SomeUsd = 25.0
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        _ordered(self, "max_order_shares", "max_position_shares")
+        return self
+
+
 class Logging(_Section):
     """What is written, and how much disk it may take."""
 
@@ -358,40 +356,10 @@ class Config(_Section):
     execution: Execution = Execution()
     risk: Risk = Risk()
     paper: Paper = Paper()
+    live: Live = Live()
     polymarket: Polymarket = Polymarket()
     logging: Logging = Logging()
     console: Console = Console()
-
-
-class Secrets:
-    """Keys from .env and the environment; never shown, logged or put into `Config`."""
-
-    def __init__(self, env: Mapping[str, str]) -> None:
-        self._held = {name: env[name].strip() for name in SECRET_NAMES if env.get(name, "").strip()}
-
-    def get(self, name: str) -> str | None:
-        """The secret, or None where it is absent or empty."""
-        assert name in SECRET_NAMES, name
-        return self._held.get(name)
-
-    def values(self) -> tuple[str, ...]:
-        """All held secrets, for the redaction of logs alone."""
-        return tuple(self._held.values())
-
-    def __repr__(self) -> str:
-        return f"Secrets({', '.join(self._held)})"
-
-
-def read_env(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """The .env file under the process environment (which wins); neither is changed. An absent file is an empty one."""
-    if not path.exists():
-        return dict(environ)
-    text = read_text(path)
-    for line in parse_stream(io.StringIO(text)):
-        if line.error:
-            raise ConfigError(f"{path.name}: line {line.original.line} is not NAME=value")
-    held = dotenv_values(stream=io.StringIO(text), interpolate=False)
-    return {name: value for name, value in held.items() if value is not None} | dict(environ)
 
 
 def load(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, object] | None = None) -> Config:
@@ -414,20 +382,46 @@ def load(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, obje
         config = Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(first_line(error, name, origins, Config, SECRET_NAMES)) from None
-    if config.mode == "live":
-        raise ConfigError(f"{origins.get('mode', name)}: mode is 'live'; this version trades paper money only: mode: paper")
-    return config
+    return _live_caps(config) if config.mode == "live" else config
 
 
-def check_run(config: Config, *, tape: bool) -> None:
-    """Refuse what this version cannot run: a live feed that is not in it."""
-    if config.venue == "polymarket" and not tape:
-        raise ConfigError(
-            "venue is 'polymarket'; its live data is not in this version: "
-            "give a recorded tape with --tape FILE, or set venue: simulated"
-        )
+def _live_caps(config: Config) -> Config:
+    """The config of a live run: sizes and numbers of the other sections, but no more than `live` allows."""
+    cap, strategy, selection = config.live, config.strategy, config.market_selection
+    sizes = {
+        "base_position_size": min(strategy.base_position_size, cap.max_order_shares),
+        "max_position_size": min(strategy.max_position_size, cap.max_position_shares),
+    }
+    markets = {"max_markets": min(selection.max_markets, cap.max_markets)}
+    return config.model_copy(
+        update={"strategy": strategy.model_copy(update=sizes), "market_selection": selection.model_copy(update=markets)}
+    )
+
+
+def check_run(config: Config, secrets: Secrets, *, tape: bool) -> None:
+    """Refuse what cannot be run together, before anything is opened."""
     if config.llm.provider == "simulated" and (tape or config.venue != "simulated"):
         raise ConfigError("llm.provider is 'simulated'; that analyst knows the simulated venue alone: auto, none or a real one")
+    if config.mode != "live":
+        return
+    if tape:
+        raise ConfigError("mode is 'live' with --tape; a tape is played with paper money: mode: paper")
+    if config.venue == "simulated":
+        raise ConfigError("mode is 'live' and venue is 'simulated'; real money needs a real venue: venue: polymarket")
+    if config.risk.bankroll_usd is None:
+        raise ConfigError("mode is 'live' and risk.bankroll_usd is empty; say what you are ready to put at work, for example 200")
+    for name in ("LLM_MAKER_PK", "LLM_MAKER_BROWSER_ADDRESS"):
+        if secrets.get(name) is None:
+            raise ConfigError(f"mode is 'live' and {name} is not set; put {name}=... into .env (`llm-maker doctor` checks it)")
+    given = [name for name in API_SECRETS if secrets.get(name) is not None]
+    if given and len(given) < len(API_SECRETS):
+        missing = next(name for name in API_SECRETS if name not in given)
+        raise ConfigError(f"{given[0]} is set and {missing} is not; give all of {', '.join(API_SECRETS)}, or none of them")
+
+
+def rehearsal(config: Config) -> bool:
+    """Every host of the venue is this machine: a rehearsal, whose time may run faster."""
+    return all(urlsplit(url).hostname in _LOOPBACK for _, url in config.polymarket.hosts)
 
 
 def check_keys(config: Config, secrets: Secrets) -> None:

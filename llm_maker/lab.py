@@ -30,8 +30,9 @@ from llm_maker.runtime.rows import Scope
 from llm_maker.runtime.signals_file import SignalsFile
 from llm_maker.runtime.tape import TapeFeed, TapeReader
 from llm_maker.runtime.timeline import Ticker, Timeline
-from llm_maker.runtime.universe import SelectedFeed, Universe
+from llm_maker.runtime.universe import SelectedFeed
 from llm_maker.tuning import maker_params, to_params
+from llm_maker.universe import Universe
 from llm_maker.venues.paper.exchange import Exchange
 from llm_maker.world import Refused, exchange_params, open_tape
 

@@ -60,7 +60,7 @@ def _risk(config: Config) -> RiskParams:
     risk = config.risk
     return RiskParams(
         live=config.mode == "live",
-        bankroll=_cash(risk.bankroll_usd),
+        bankroll=_cash(config.paper.cash_usd if risk.bankroll_usd is None else risk.bankroll_usd),
         max_order_cost=_cash(risk.max_order_usd),
         market_ratio=_ratio(risk.max_market_pct),
         event_ratio=_ratio(risk.max_event_pct),
@@ -71,7 +71,7 @@ def _risk(config: Config) -> RiskParams:
         max_position_milli=_milli(config.strategy.max_position_size),
         max_open_positions=risk.max_open_positions,
         daily_loss_ratio=_ratio(risk.daily_loss_pct),
-        daily_loss=_cash(risk.daily_loss_usd),
+        daily_loss=_cash(config.live.daily_loss_usd) if config.mode == "live" else 0,
         weekly_loss_ratio=_ratio(risk.weekly_loss_pct),
         monthly_loss_ratio=_ratio(risk.monthly_loss_pct),
         max_drawdown_ratio=_ratio(risk.max_drawdown_pct),
@@ -176,3 +176,23 @@ def _ns(time: float, seconds_each: int = 1) -> int:
 
 def _ratio(percent: float) -> float:
     return float(Decimal(repr(percent)) / 100)
+
+
+def worst_cases(config: Config) -> list[str]:
+    """The effective risk of a run in dollars, as told before real money is touched."""
+    risk, params = config.risk, to_params(config).risk
+    bank = params.bankroll / CASH_PER_USD
+    daily = min(params.daily_loss_ratio * bank, params.daily_loss / CASH_PER_USD or bank)
+    shares = config.strategy.max_position_size
+    return [
+        f"LIVE on {config.venue}, real money. At worst, by the limits in force (bankroll ${bank:,.2f}):",
+        f"  one order      ${min(params.max_order_cost / CASH_PER_USD, config.strategy.base_position_size):,.2f}",
+        f"  one market     ${min(params.market_ratio * bank, shares):,.2f}   (and no more than {shares:g} shares of a side)",
+        f"  one event      ${params.event_ratio * bank:,.2f}",
+        f"  everything     ${params.gross_ratio * bank:,.2f}   in at most {config.market_selection.max_markets} markets",
+        f"  one UTC day    ${daily:,.2f}   then it halts; a week ${risk.weekly_loss_pct * bank / 100:,.2f}, "
+        f"a month ${risk.monthly_loss_pct * bank / 100:,.2f}, from its highest ${risk.max_drawdown_pct * bank / 100:,.2f}",
+        f"  messages       {risk.messages_per_10s} orders and cancels in 10 s; a stop-loss "
+        + ("crosses the spread if it must" if params.stop_exit_crosses else "never crosses the spread"),
+        "stop it: Ctrl-C, `llm-maker kill`, or `touch HOME/KILL`; each cancels what is ours and proves it",
+    ]

@@ -14,8 +14,9 @@ from llm_maker.config import Config
 from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S, PPM
 from llm_maker.port import Simulator
 from llm_maker.runtime.tape import TapeFeed, TapeReader
-from llm_maker.runtime.universe import SelectedFeed, Universe
+from llm_maker.runtime.universe import SelectedFeed
 from llm_maker.tuning import exact
+from llm_maker.universe import Universe
 from llm_maker.venues.paper.market import MarketParams, SimulatedMarket
 from llm_maker.venues.paper.records import ExchangeParams
 from llm_maker.venues.paper.regimes import REGIMES
@@ -33,9 +34,10 @@ class Refused(Exception):
 
 
 class World(msgspec.Struct):
-    """Everything simulated in a run: the feed, who sees it, and the truth where there is one."""
+    """Where a run's prices come from: the simulated or recorded feed, who sees it, and the truth where there is one."""
 
-    feed: Simulator
+    feed: Simulator | None
+    """None: a live venue's ports bring them."""
     tape: TapeFeed | None
     market: SimulatedMarket | None
     universe: Universe

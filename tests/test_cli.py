@@ -74,8 +74,9 @@ def refused(result: subprocess.CompletedProcess[str]) -> str:
         ("mode: [paper", "not YAML"),
         ("llm: {provider: deepseek}", "Missing API key: DEEPSEEK_API_KEY not set"),
         ("llm: {provider: gemini}", "Missing API key: GEMINI_API_KEY not set"),
-        ("mode: live", "paper"),
-        ("venue: polymarket", "--tape FILE"),
+        ("mode: live", "mode is 'live' and venue is 'simulated'"),
+        ("{venue: polymarket, mode: live}", "risk.bankroll_usd is empty"),
+        ("{venue: polymarket, mode: live, risk: {bankroll_usd: 100}}", "LLM_MAKER_PK is not set"),
     ],
 )
 def test_a_bad_config_is_one_line_and_exit_2(tmp_path: Path, text: str, told: str):

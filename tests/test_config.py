@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from llm_maker.config import KEY_OF, SECRET_NAMES, Config, Secrets, check_keys, check_run, load, read_env
+from llm_maker.config import Config, Hosts, check_keys, check_run, load, rehearsal
 from llm_maker.config_text import ConfigError, keys_of
 from llm_maker.core.params import Params, RiskParams
+from llm_maker.keys import KEY_OF, SECRET_NAMES, Secrets, read_env
 from llm_maker.tuning import to_params
 
 ROOT = Path(__file__).parent.parent
@@ -101,7 +102,7 @@ def test_the_example_of_secrets_names_them_all_and_holds_none(tmp_path):
         ("llm: {base_url: localhost}", "must start with http:// or https://"),
         ("llm: {price_per_million_input_usd: 1}", "go together"),
         ("account: 'A b'", "account is 'A b'; must be a text like"),
-        ("mode: live", "config.yaml: mode is 'live'; this version trades paper money only"),
+        ("mode: liv", "config.yaml: mode is 'liv'; must be one of paper, live"),
         ("a: [\nb: 1", "config.yaml: not YAML at line 2"),
         ("\ta: b", "not YAML at line 1"),
         ("seed: 1\nseed: 2", "not YAML at line 2: key 'seed' is given twice"),
@@ -196,7 +197,7 @@ def test_the_environment_overrides_the_file_and_the_command_line_both(tmp_path):
         ),
         ("LLM_MAKER__SEED__X", "5", "LLM_MAKER__SEED__X: 'seed' is not a section"),
         ("LLM_MAKER__SEED", "[", "LLM_MAKER__SEED: not YAML"),
-        ("LLM_MAKER__MODE", "live", "LLM_MAKER__MODE: mode is 'live'"),
+        ("LLM_MAKER__MODE", "real", "LLM_MAKER__MODE: mode is 'real'"),
     ],
 )
 def test_a_mistake_in_the_environment_names_the_variable(tmp_path, variable, value, line):
@@ -204,7 +205,7 @@ def test_a_mistake_in_the_environment_names_the_variable(tmp_path, variable, val
 
 
 def test_a_mistake_on_the_command_line_says_so(tmp_path):
-    assert refusal(tmp_path, "", mode="live").startswith("command line: mode is 'live'")
+    assert refusal(tmp_path, "", mode="real").startswith("command line: mode is 'real'")
 
 
 # Secrets.
@@ -250,20 +251,71 @@ def test_a_server_on_this_machine_needs_no_key():
         check_keys(with_keys(llm__provider=provider), Secrets({}))
 
 
-def test_what_this_version_cannot_run_is_refused():
-    check_run(Config(), tape=False)
-    check_run(with_keys(venue="polymarket"), tape=True)
-    with pytest.raises(ConfigError, match="venue is 'polymarket'; its live data is not in this version"):
-        check_run(with_keys(venue="polymarket"), tape=False)
-    for config, tape in ((with_keys(llm__provider="simulated"), True),):
-        with pytest.raises(ConfigError, match="simulated"):
-            check_run(config, tape=tape)
+KEYED = {"LLM_MAKER_PK": "0x" + "11" * 32, "LLM_MAKER_BROWSER_ADDRESS": "0x19E7E376E7C213B7E7e7e46cc70A5dD086DAff2A"}  # throwaway
+
+
+@pytest.mark.parametrize(
+    ("changes", "secrets", "tape", "line"),
+    [
+        ({"llm.provider": "simulated", "venue": "polymarket"}, KEYED, True, "llm.provider is 'simulated'"),
+        ({"llm.provider": "simulated", "venue": "polymarket"}, KEYED, False, "llm.provider is 'simulated'"),
+        ({"mode": "live"}, KEYED, False, "mode is 'live' and venue is 'simulated'"),
+        ({"mode": "live", "venue": "polymarket", "risk.bankroll_usd": 200}, KEYED, True, "mode is 'live' with --tape"),
+        ({"mode": "live", "venue": "polymarket"}, KEYED, False, "mode is 'live' and risk.bankroll_usd is empty"),
+        ({"mode": "live", "venue": "polymarket", "risk.bankroll_usd": 200}, {}, False, "LLM_MAKER_PK is not set"),
+        (
+            {"mode": "live", "venue": "polymarket", "risk.bankroll_usd": 200},
+            {"LLM_MAKER_PK": KEYED["LLM_MAKER_PK"]},
+            False,
+            "LLM_MAKER_BROWSER_ADDRESS is not set",
+        ),
+        (
+            {"mode": "live", "venue": "polymarket", "risk.bankroll_usd": 200},
+            {**KEYED, "LLM_MAKER_API_KEY": "k"},
+            False,
+            "LLM_MAKER_API_KEY is set and LLM_MAKER_API_SECRET is not",
+        ),
+    ],
+)
+def test_what_cannot_be_run_together_is_refused(changes, secrets, tape, line):
+    with pytest.raises(ConfigError) as caught:
+        check_run(load(None, {}, changes), Secrets(secrets), tape=tape)
+    assert line in str(caught.value) and "1111" not in str(caught.value)
+
+
+def test_what_can_be_run():
+    check_run(Config(), Secrets({}), tape=False)
+    for tape in (True, False):
+        check_run(with_keys(venue="polymarket"), Secrets({}), tape=tape)
+    check_run(load(None, {}, {"mode": "live", "venue": "polymarket", "risk.bankroll_usd": 200}), Secrets(KEYED), tape=False)
+
+
+def test_live_takes_no_more_than_its_own_section_allows():
+    asked = {"strategy.base_position_size": 50, "strategy.max_position_size": 200, "market_selection.max_markets": 20}
+    asked["mode"] = "live"
+    config = load(None, {}, asked)
+    assert (config.strategy.base_position_size, config.strategy.max_position_size) == (5, 20)
+    assert config.market_selection.max_markets == 2 and to_params(config).risk.daily_loss == 25_000_000
+    wider = load(None, {}, asked | {"live.max_markets": 30, "live.max_order_shares": 60, "live.max_position_shares": 70})
+    assert (wider.strategy.base_position_size, wider.strategy.max_position_size, wider.market_selection.max_markets) == (50, 70, 20)
+    assert to_params(Config()).risk.daily_loss == 0, "paper has its share of the bankroll alone"
+
+
+def test_hosts_without_encryption_are_this_machine_alone():
+    assert rehearsal(load(None, {}, LOOPBACK)) and not rehearsal(Config())
+    for url in ("http://clob.polymarket.com", "ftp://127.0.0.1", "https://"):
+        with pytest.raises(ConfigError, match=r"polymarket\.hosts: clob is"):
+            load(None, {}, {"polymarket.hosts.clob": url})
+
+
+LOOPBACK = {f"polymarket.hosts.{name}": f"{'ws' if name.startswith('ws') else 'http'}://127.0.0.1:9" for name in Hosts.model_fields}
 
 
 # People's units -> the core's.
 
 CONVERSIONS: list[tuple[str, object, str, object]] = [
     ("risk.bankroll_usd", 1234.56, "risk.bankroll", 1_234_560_000),
+    ("execution.quote_lifetime_seconds", 600, "execution.quote_lifetime_ns", 600_000_000_000),
     ("risk.max_order_usd", 0.000001, "risk.max_order_cost", 1),
     ("risk.max_market_pct", 0.7, "risk.market_ratio", 0.007),
     ("risk.max_event_pct", 3.3, "risk.event_ratio", 0.033),
@@ -351,7 +403,7 @@ def test_each_key_reaches_its_parameter_exactly_and_no_other(key, value, param, 
 
 
 def test_every_parameter_of_the_core_has_a_key():
-    reached = {param for *_, param, _ in CONVERSIONS} | {"risk.live", "signals.base_cash"}
+    reached = {param for *_, param, _ in CONVERSIONS} | {"risk.live", "risk.daily_loss", "signals.base_cash"}
     assert set(_flat(to_params(Config()))) == reached
     assert to_params(Config(mode="live")).risk.live is True
     linear = to_params(load(None, {}, {"strategy.base_usd": 7, "strategy.max_usd": 70}))

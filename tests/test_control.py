@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import stat
 from pathlib import Path
@@ -43,13 +44,17 @@ def find(text: str) -> str | None:
     return {"btc": "0xbtc"}.get(text)
 
 
+def size(instrument: str, shares: str) -> int | None:
+    return round(float(shares) * 1_000_000) if re.fullmatch(r"-?[0-9.]+", shares) else None
+
+
 class Daemon:
     """A running server, what it emitted, and calls made from another thread as the command line makes them."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.emitted: list[Event] = []
-        self.server = ControlServer(home, ask, find)
+        self.server = ControlServer(home, ask, find, size)
 
     async def __aenter__(self) -> Daemon:
         self.server.open()
@@ -82,11 +87,22 @@ async def test_reading_verbs_are_asked_and_emit_nothing(tmp_path, verb):
         assert daemon.emitted == []
 
 
-@pytest.mark.parametrize("verb", ACTS)
+@pytest.mark.parametrize("verb", [verb for verb in ACTS if verb not in (Verb.ADOPT, Verb.APPROVE, Verb.SPLIT)])
 async def test_acting_verbs_become_one_event(tmp_path, verb):
     async with Daemon(tmp_path) as daemon:
         assert (await daemon.call(verb))["ok"] is True
         assert daemon.emitted == [OperatorActed(verb=verb, who="control socket")]
+
+
+async def test_verbs_with_an_argument_of_their_own(tmp_path):
+    async with Daemon(tmp_path) as daemon:
+        assert (await daemon.call("adopt", instrument="btc"))["ok"] and (await daemon.call("approve", intent_id="i7"))["ok"]
+        assert (await daemon.call("split", instrument="btc", shares="12.5"))["ok"]
+        assert daemon.emitted == [
+            OperatorActed(Verb.ADOPT, "control socket", "0xbtc"),
+            OperatorActed(Verb.APPROVE, "control socket", intent_id="i7"),
+            OperatorActed(Verb.SPLIT, "control socket", "0xbtc", qty=12_500_000),
+        ]
 
 
 async def test_an_action_names_its_market_and_may_take(tmp_path):
@@ -105,9 +121,13 @@ async def test_an_action_names_its_market_and_may_take(tmp_path):
         ("flaten", {}, "did you mean 'flatten'?"),
         ("xyzzy", {}, "known: status"),
         ("pause", {"instrument": "eth"}, "no market 'eth' here"),
-        ("pause", {"instrument": 3}, "instrument is a text"),
+        ("pause", {"instrument": 3}, "instrument, intent_id and shares are texts"),
+        ("adopt", {}, "adopt needs a market"),
+        ("approve", {}, "approve needs the id"),
+        ("split", {"instrument": "btc", "shares": "many"}, "'many' is no number of shares"),
+        ("split", {"instrument": "btc", "shares": "-1"}, "'-1' is no number of shares"),
         ("flatten", {"take": "yes"}, "take is true or false"),
-        ("reduce", {"take": True}, "only flatten can take"),
+        ("reduce", {"take": True}, "reduce takes no 'take'; known: instrument"),
         ("kill", {"now": True}, "kill takes no 'now'"),
         ("why", {"market": "nowhere"}, "no market 'nowhere' here"),
         ("why", {"market": "broken"}, "why failed: KeyError"),

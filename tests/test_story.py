@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from llm_maker import app
-from llm_maker.config import Secrets, load
+from llm_maker.config import load
+from llm_maker.keys import Secrets
 from tests.fakes.model_server import ModelServer
 
 KEY = "sk-THROWAWAY-ONLY-FOR-TESTS-0001"

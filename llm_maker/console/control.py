@@ -24,7 +24,11 @@ from llm_maker.core.events import OperatorActed, Verb
 from llm_maker.port import Emit
 
 READS = ("status", "why", "markets")
-ACTS = (Verb.PAUSE, Verb.RESUME, Verb.REDUCE, Verb.FLATTEN, Verb.CANCEL_ALL, Verb.KILL)
+ACTS = (
+    Verb.PAUSE, Verb.RESUME, Verb.REDUCE, Verb.FLATTEN, Verb.CANCEL_ALL, Verb.KILL, Verb.ADOPT, Verb.APPROVE, Verb.SPLIT,
+)  # fmt: skip
+EXTRA = {Verb.FLATTEN: "take", Verb.APPROVE: "intent_id", Verb.SPLIT: "shares"}
+"""The argument that a verb has beside its market."""
 MAX_LINE_BYTES = 65_536
 MAX_ANSWER_BYTES = 16_777_216
 MAX_CLIENTS = 16
@@ -39,6 +43,8 @@ Ask = Callable[[str, dict[str, Any]], dict[str, Any]]
 """(reading verb, arguments) -> what to show; `{"ok": False, "error": ...}` or `Refused` where it cannot."""
 Find = Callable[[str], str | None]
 """What a person typed for a market -> its instrument id; None: there is no such market."""
+Size = Callable[[str, str], int | None]
+"""(instrument id, shares as typed) -> quantity units; None: not a size."""
 
 
 class Refused(Exception):
@@ -73,9 +79,10 @@ class ControlServer:
 
     name = "control"
 
-    def __init__(self, home: Path, ask: Ask, find: Find | None = None) -> None:
+    def __init__(self, home: Path, ask: Ask, find: Find | None = None, size: Size | None = None) -> None:
         self._home = home
         self._ask = ask
+        self._size: Size = size or (lambda instrument, text: None)
         self._find: Find = find or (lambda text: text)
         self._listening: socket.socket | None = None
         self._place: Path | None = None
@@ -182,17 +189,25 @@ class ControlServer:
 
     def _act(self, verb: Verb, args: dict[str, Any]) -> dict[str, Any]:
         assert self._emit is not None, "answers are given by a running server"
+        extra = EXTRA.get(verb, "")
+        known = ["instrument", *([extra] if extra else [])]
+        if unknown := sorted(args.keys() - set(known)):
+            raise Refused(f"{verb} takes no {unknown[0]!r}; known: {', '.join(known)}")
         instrument, take = args.get("instrument", ""), args.get("take", False)
-        if unknown := sorted(args.keys() - {"instrument", "take"}):
-            raise Refused(f"{verb} takes no {unknown[0]!r}; known: instrument, take")
-        if not isinstance(instrument, str) or not isinstance(take, bool):
-            raise Refused("instrument is a text and take is true or false")
-        if take and verb is not Verb.FLATTEN:
-            raise Refused("only flatten can take")
+        texts = {name: args.get(name, "") for name in ("intent_id", "shares")}
+        if not isinstance(instrument, str) or not isinstance(take, bool) or not all(isinstance(t, str) for t in texts.values()):
+            raise Refused("instrument, intent_id and shares are texts, and take is true or false")
         found = self._find(instrument) if instrument else ""
         if found is None:
             raise Refused(f"no market {instrument!r} here")
-        self._emit(OperatorActed(verb=verb, who="control socket", instrument=found, take=take))
+        if verb in (Verb.ADOPT, Verb.SPLIT) and not found:
+            raise Refused(f"{verb} needs a market")
+        if verb is Verb.APPROVE and not texts["intent_id"]:
+            raise Refused("approve needs the id of what waits; `status` lists it")
+        qty = self._size(found, texts["shares"]) if verb is Verb.SPLIT else 0
+        if qty is None or (verb is Verb.SPLIT and qty <= 0):
+            raise Refused(f"{texts['shares']!r} is no number of shares")
+        self._emit(OperatorActed(verb, "control socket", found, take, texts["intent_id"], qty))
         return {"ok": True, "verb": verb, "instrument": found, "take": take}
 
 

@@ -273,6 +273,17 @@ def market_lines(answer: Answer) -> list[str]:
     return lines
 
 
+def survey_lines(answer: Answer) -> list[str]:
+    """Every candidate of the venue's listings under the reason why it is in or out."""
+    rows = answer["markets"]
+    lines = [f"{_plural(answer['surveyed'], 'candidate')}, {answer['chosen']} chosen"]
+    for title, chosen in (("chosen, and why", True), ("not chosen, and why", False)):
+        pairs = [(name(row), str(row["why"])) for row in rows if row["chosen"] is chosen]
+        if pairs:
+            lines += ["", title, *_grouped(iter(pairs))]
+    return lines
+
+
 def _grouped(pairs: Iterator[tuple[str, str]]) -> list[str]:
     """Every reason once, in the order of its first market, with the markets under it."""
     groups: dict[str, list[str]] = {}

@@ -12,7 +12,7 @@ from llm_maker.core.works import merge_sets, redeem_shares
 ACCOUNT_CHECK_NS = 60 * NS_PER_S
 """How often the account is read again though nothing seems wrong: a lost message leaves no other trace."""
 FORGET_NS = 3_600 * NS_PER_S
-"""A resolved market with nothing of ours left in it is dropped after this long."""
+"""A market that is over, or left the universe, with nothing of ours left in it is dropped after this long."""
 
 
 def on_timer(step: Step) -> None:
@@ -34,8 +34,9 @@ def on_timer(step: Step) -> None:
         if market.position.yes.foreign or market.position.no.foreign:
             # What is not ours is worth its mark, and the mark moves without us.
             refresh_exposure(state, market)
-    for market in [m for m in state.markets.values() if m.resolved is not None]:
-        redeem_shares(step, market)
+    for market in [m for m in state.markets.values() if m.resolved is not None or not m.in_universe]:
+        if market.resolved is not None:
+            redeem_shares(step, market)
         _forget(step, market)
     unsure = not state.account_known or state.account_doubted
     if not state.stopping and step.now - state.account_asked_ns >= (ACCOUNT_RETRY_NS if unsure else ACCOUNT_CHECK_NS):

@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from llm_maker.config import SECRET_NAMES, Config, Secrets
+from llm_maker.config import Config
 from llm_maker.core.commands import Level
+from llm_maker.keys import SECRET_NAMES, Secrets
 from llm_maker.llm.analyst import Analyst, AnalystSettings, DecisionFacts
 from llm_maker.llm.budget import DailyBudget, Pricer, RateLimit
 from llm_maker.llm.openai_compatible import OpenAICompatible

@@ -17,6 +17,7 @@ from llm_maker.core.commands import (
     LookUpOrder,
     RequestAccount,
     RequestSignals,
+    RequestSnapshot,
     Stop,
 )
 from llm_maker.core.engine import Engine
@@ -78,6 +79,7 @@ class Account:
         simulators: list[Simulator] | None = None,
         venue: Port | None = None,
         analyst: Port | None = None,
+        feed: Port | None = None,
         seq: int = 0,
         *,
         durable: bool = True,
@@ -91,6 +93,7 @@ class Account:
         self.simulators = simulators or []
         self.venue = Outbox(venue) if venue else None
         self.analyst = Outbox(analyst) if analyst else None
+        self.feed = feed
         self.seq = seq
         self.stop: Stop | None = None
         self.storage_failed = ""
@@ -139,6 +142,9 @@ class Account:
         if isinstance(command, RequestSignals):
             if self.analyst:
                 self.analyst.put(command)
+        elif isinstance(command, RequestSnapshot):
+            if self.feed:
+                self.feed.execute(command)
         elif self.venue:
             self.venue.put(command)
 

@@ -19,6 +19,7 @@ from llm_maker.core.events import (
     Event,
     IntentReceived,
     LoopDelayed,
+    MarketEvent,
     OperatorActed,
     ParamsChanged,
     SignalsFailed,
@@ -42,6 +43,11 @@ _FROM_OUTSIDE: frozenset[type[Event]] = frozenset(
 )
 """No simulator ever says these."""
 _OF_A_MODEL: frozenset[type[Event]] = frozenset((SignalsReceived, SignalsFailed, SignalsSkipped))
+
+
+OF_A_FEED: frozenset[type[Event]] = frozenset(get_args(MarketEvent))
+OF_A_VENUE: frozenset[type[Event]] = OF_A_FEED | _OF_ACCOUNTS
+"""What a live feed says, and a live venue."""
 
 
 class ReplayDiffers(Exception):
@@ -101,15 +107,17 @@ def catch_up(
     on_entry: Callable[[Entry], None],
     *,
     real_analyst: bool = False,
+    outside: frozenset[type[Event]] = frozenset(),
 ) -> int:
     """Move engine and simulated world from a file's checkpoint to its last whole line; returns the last sequence.
 
     What the simulated world said must be what the timeline gives next; what came from outside (a person, with
-    `real_analyst` a model) is applied as it stands. Commands are executed again, because the world they went to is
-    rebuilt here. Raises `ReplayDiffers` where world or engine go another way: going on would fill an order twice.
+    `real_analyst` a model, and whatever kind of event `outside` names) is applied as it stands. Commands are executed again,
+    because the world they went to is rebuilt here. Raises `ReplayDiffers` where world or engine go another way: going on
+    would fill an order twice.
     """
     for entry in reader:
-        if _said_by_world(entry, timeline, real_analyst):
+        if _said_by_world(entry, timeline, outside | (_OF_A_MODEL if real_analyst else frozenset())):
             timeline.pop()
         if type(entry.event) not in _OF_ACCOUNTS:
             for simulator in simulators:
@@ -122,13 +130,13 @@ def catch_up(
     return reader.last_seq
 
 
-def _said_by_world(entry: Entry, timeline: Timeline, real_analyst: bool) -> bool:
+def _said_by_world(entry: Entry, timeline: Timeline, others: frozenset[type[Event]]) -> bool:
     """Whether the timeline's next event is this entry, which then is to be taken from it.
 
     For an entry from outside no source of the same moment may be asked: what the entry commands comes before that.
     """
     kind = type(entry.event)
-    outside = kind in _FROM_OUTSIDE or (real_analyst and kind in _OF_A_MODEL)
+    outside = kind in _FROM_OUTSIDE or kind in others
     item = timeline.peek(entry.ts - 1 if outside else entry.ts)
     if item is not None and item[2] == entry.event:
         return True

@@ -41,7 +41,6 @@ from llm_maker.core.events import (
     OrderFilled,
     OrderUncertain,
     RestingOrder,
-    SetsMerged,
     SignalsFailed,
     SignalsReceived,
     Started,
@@ -370,7 +369,8 @@ class Weather(Incidents):
 
     def _send_merge(self, command):
         if self.hits("merge_failed"):
-            self.later(self.seconds(0.2, 3), self._deliver, MergeFailed(command.instrument, command.qty, "reverted", work_id=command.work_id))
+            failed = MergeFailed(command.instrument, command.qty, "reverted", work_id=command.work_id)
+            self.later(self.seconds(0.2, 3), self._deliver, failed)
             return
         if self.hits("merge_unsure"):
             unsure = MergeFailed(command.instrument, command.qty, "timeout", final=False, work_id=command.work_id)

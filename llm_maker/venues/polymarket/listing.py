@@ -16,11 +16,15 @@ from llm_maker.venues.polymarket.numbers import PAYOUT, PRICE_DECIMALS, QTY_DECI
 
 VENUE = "polymarket"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+QTY_STEP = 10 ** (QTY_DECIMALS - 2)
+"""Orders take two decimals of a share (`polymarket.md` 4.3)."""
+CTF, NEG_RISK = "ctf", "neg_risk"
+"""The routes of protocol v1 (`polymarket.md` 1.4)."""
 _REBATE_PPM = {"crypto": 200_000, "sports": 150_000}
 _REBATE_PPM_OTHER = 250_000
-"""Maker's share of the taker fee by category (`polymarket.md` 4.5), where a header does not tell it."""
+"""Maker's share of the taker fee by category (`polymarket.md` 4.5), where a header or a listing does not tell it."""
 _FEE_QUANTUM = 10
-"""10^-5 USD."""
+"""10^-5 USD, which is the least fee too."""
 
 
 class _Listing(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -33,6 +37,8 @@ class _Listing(msgspec.Struct, omit_defaults=True, kw_only=True):
     tick_size: str
     min_order_size: str
     neg_risk: bool
+    exclusive: bool | None = None
+    """Where it is not what `neg_risk` says: exactly one market of the event pays."""
     fee_rate: str
     rebate_share: str | None = None
     reward: tuple[str, str, str] | None = None
@@ -41,6 +47,16 @@ class _Listing(msgspec.Struct, omit_defaults=True, kw_only=True):
     cluster: str = ""
     start_time: str | None = None
     end_time: str | None = None
+
+
+def rebate_share(category: str) -> int:
+    """Maker's share of the taker fee in a category, parts per million."""
+    return _REBATE_PPM.get(category, _REBATE_PPM_OTHER)
+
+
+def fee_rule(taker_ppm: int, rebate_ppm: int) -> FeeRule:
+    """rate x p(1-p) of the taker alone, to 10^-5 USD and at least that (`polymarket.md` 4.5)."""
+    return FeeRule(curve=FeeCurve.VARIANCE, taker_ppm=taker_ppm, rebate_ppm=rebate_ppm, quantum=_FEE_QUANTUM, minimum=_FEE_QUANTUM)
 
 
 def instruments_from_header(header: dict[str, Any]) -> list[Instrument]:
@@ -69,7 +85,7 @@ def instruments_from_header(header: dict[str, Any]) -> list[Instrument]:
 
 def _instrument(listing: _Listing) -> Instrument:
     rebate = listing.rebate_share
-    share = units(rebate, 6, "rebate_share") if rebate else _REBATE_PPM.get(listing.category, _REBATE_PPM_OTHER)
+    share = units(rebate, 6, "rebate_share") if rebate else rebate_share(listing.category)
     end_ns = _time("end_time", listing.end_time)
     return Instrument(
         id=InstrumentId(listing.condition_id),
@@ -78,21 +94,17 @@ def _instrument(listing: _Listing) -> Instrument:
         price_decimals=PRICE_DECIMALS,
         qty_decimals=QTY_DECIMALS,
         grid=tick_grid("tick_size", listing.tick_size),
-        qty_step=10 ** (QTY_DECIMALS - 2),  # orders take two decimals of a share (`polymarket.md` 4.3)
+        qty_step=QTY_STEP,
         min_qty=units(listing.min_order_size, QTY_DECIMALS, "min_order_size"),
         payout=PAYOUT,
-        fee=FeeRule(
-            curve=FeeCurve.VARIANCE,
-            taker_ppm=units(listing.fee_rate, 6, "fee_rate"),
-            rebate_ppm=share,
-            quantum=_FEE_QUANTUM,
-        ),
+        fee=fee_rule(units(listing.fee_rate, 6, "fee_rate"), share),
         reward=_reward(listing.reward),
         question=listing.question,
         outcomes=listing.outcomes,
         token_ids=listing.token_ids,
         event_id=listing.event_id or listing.condition_id,
-        exclusive=listing.neg_risk,
+        route=NEG_RISK if listing.neg_risk else CTF,
+        exclusive=listing.neg_risk if listing.exclusive is None else listing.exclusive,
         cluster=listing.cluster,
         category=listing.category,
         start_ns=_time("start_time", listing.start_time),
@@ -113,6 +125,8 @@ def header_from_instruments(instruments: Iterable[Instrument], source: str = "")
 def _listing(instrument: Instrument) -> _Listing:
     assert isinstance(instrument.grid, FixedGrid) and len(instrument.token_ids) == 2, "an instrument of this venue"
     reward, own_event = instrument.reward, instrument.event_id == instrument.id
+    # Instruments of other venues have no route; what pays exclusively is written as the venue would.
+    neg_risk = instrument.route == NEG_RISK if instrument.route else instrument.exclusive
     return _Listing(
         condition_id=instrument.id,
         token_ids=(instrument.token_ids[0], instrument.token_ids[1]),
@@ -120,7 +134,8 @@ def _listing(instrument: Instrument) -> _Listing:
         question=instrument.question,
         tick_size=text_of(instrument.grid.step, PRICE_DECIMALS),
         min_order_size=text_of(instrument.min_qty, QTY_DECIMALS),
-        neg_risk=instrument.exclusive,
+        neg_risk=neg_risk,
+        exclusive=None if instrument.exclusive == neg_risk else instrument.exclusive,
         fee_rate=text_of(instrument.fee.taker_ppm, 6),
         rebate_share=text_of(instrument.fee.rebate_ppm, 6),
         reward=_reward_text(reward) if reward else None,

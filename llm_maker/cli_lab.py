@@ -1,0 +1,116 @@
+"""The verbs that need no daemon: the lab's (backtest, replay, report), and what looks at a venue before a run (record, doctor)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llm_maker.cli_shared import (
+    BAD_USAGE,
+    FAILED,
+    HERE,
+    SHIPPED,
+    AsJson,
+    ConfigFile,
+    Home,
+    fail,
+    faults,
+    load,
+    overrides,
+    progress,
+    stderr_line,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def backtest(
+    tape: Annotated[Path, typer.Option(metavar="FILE", help="The recorded tape.")],
+    config: ConfigFile = SHIPPED,
+    home: Home = HERE,
+    signals: Annotated[str, typer.Option(help="`none`, or a llm_decisions.jsonl whose signals are played again.")] = "none",
+    seed: Annotated[int | None, typer.Option(help="Override `seed`.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recorded tape through the strategy and the paper exchange, as fast as possible."""
+    from llm_maker import lab
+
+    loaded, _ = load(config, overrides(seed=seed), home)
+    with faults(home):
+        result = lab.backtest(loaded, tape, home, signals, progress("backtest", as_json))
+    if as_json:
+        print(json.dumps(result))
+    else:
+        for line in lab.backtest_lines(result):
+            print(line)
+
+
+@app.command()
+def replay(
+    journal: Annotated[
+        Path,
+        typer.Argument(
+            metavar="JOURNAL", help="A journal file (.jsonl or .jsonl.zst), or the folder that holds them: logs/journal/NAME."
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Prove a journal: every command must be the one recorded."""
+    from llm_maker import lab
+
+    with faults():
+        result = lab.replay(journal, progress("replay", as_json))
+    if as_json:
+        print(json.dumps(result))
+    else:
+        for line in lab.replay_lines(result):
+            print(line)
+
+
+@app.command()
+def report(home: Home = HERE, as_json: AsJson = False) -> None:
+    """What made or lost the money on this home."""
+    from llm_maker import lab
+
+    with faults():
+        found = lab.report(home)
+    if not found["accounts"]:
+        fail(f"{home}: nothing has been traded here yet; `llm-maker run` first", FAILED)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        for line in lab.report_lines(found):
+            print(line)
+
+
+@app.command()
+def record(
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The new tape: .jsonl, .jsonl.gz or .jsonl.zst.")],
+    config: ConfigFile = SHIPPED,
+    home: Home = HERE,
+    venue: Annotated[str | None, typer.Option(help="Override `venue`.")] = None,
+    duration: Annotated[float | None, typer.Option(help="Stop after this many seconds; without it, at Ctrl-C.")] = None,
+    speed: Annotated[float, typer.Option(hidden=True)] = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Write a tape of a live venue's public data: the markets that market_selection takes, whole."""
+    from llm_maker import record as recorder
+
+    loaded, _ = load(config, overrides(venue=venue), home)
+    if duration is not None and not duration > 0:
+        fail(f"--duration is {duration:g}; must be above 0", BAD_USAGE)
+    with faults(home):
+        done = recorder.record(loaded, out, duration, speed, stderr_line, progress("record", as_json))
+    if as_json:
+        print(json.dumps(done))
+    elif done["tape"] is None:
+        print("nothing was recorded")
+    else:
+        print(
+            f"{done['tape']}: {done['frames']} frames, {done['markets_heard']} of {done['markets']} markets, {done['bytes']} bytes"
+        )
+        print(f"play it: llm-maker backtest --tape {done['tape']}")

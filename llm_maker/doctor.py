@@ -1,0 +1,172 @@
+"""`doctor`: is this machine, this home, this configuration and this account fit to run? Every finding with its cure in one line.
+
+It wires the checks and looks at what is local; the venue's own are in `checkup` and `account_checkup`. No secret leaves it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import stat
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+
+from llm_maker import account_checkup, checkup
+from llm_maker.checkup import Check, Tell, telling
+from llm_maker.config import Config
+from llm_maker.console.control import ControlClient, ControlFailed, ControlServer, NotRunning, Unanswered
+from llm_maker.keys import Secrets
+from llm_maker.llm.budget import Pricer
+from llm_maker.llm.build import NotAvailable, resolve
+from llm_maker.llm.providers import PROVIDERS
+from llm_maker.runtime.clock import LiveClock
+from llm_maker.venues.net import Pace
+
+MEGABYTE = 1_000_000
+LOW_DISK_MB = 200
+"""Less than this, and the journal may soon have nowhere to go; then the daemon stops."""
+
+
+async def examine(
+    config: Config,
+    secrets: Secrets,
+    home: Path,
+    *,
+    progress: Tell,
+    pace: Pace | None = None,
+    env_file: Path | None = None,
+    known_orders: Collection[str] = (),
+) -> list[Check]:
+    """Every check, told as it ends. `env_file`: where secrets were read from; `known_orders`: the venue's ids of our own orders."""
+    found: list[Check] = []
+    tell = telling(secrets, found, progress)
+    pace = pace or Pace(LiveClock().now)
+    running = await asyncio.to_thread(_running, home)
+    file = env_file or (home / ".env" if (home / ".env").exists() else Path(".env"))
+    for check in (_config(config), _env(file), _home(home), _disk(home, config), _control(home, running), _kill(home)):
+        tell(check)
+    tell(await checkup.bounded("model", asyncio.to_thread(_model, config, secrets), pace))
+    if config.venue != "polymarket":
+        tell(Check("venue", "ok", f"{config.venue} comes with the program: no network, no key"))
+        return found
+    tell(checkup.signing())
+    await checkup.public(config, pace, tell)
+    await account_checkup.examine(config, secrets, pace, tell, known_orders, running=running)
+    return found
+
+
+def _config(config: Config) -> Check:
+    money = "real money" if config.mode == "live" else "paper money"
+    if config.mode == "live" and config.risk.bankroll_usd is None:
+        return Check("config", "failed", "mode is 'live' and risk.bankroll_usd is empty", "say what you are ready to put at work")
+    return Check("config", "ok", f"valid: venue {config.venue}, {money}")
+
+
+def _env(file: Path) -> Check:
+    try:
+        mode = stat.S_IMODE(file.stat().st_mode)
+    except FileNotFoundError:
+        return Check("secrets", "ok", f"no {file.name}: secrets come from the environment alone")
+    except OSError as error:
+        return Check("secrets", "failed", f"{file} cannot be looked at: {error.strerror}", "check its folder's permissions")
+    if mode & 0o077:
+        return Check("secrets", "warning", f"{file} can be read by others (mode {mode:04o})", f"chmod 600 {file}")
+    return Check("secrets", "ok", f"{file} is yours alone")
+
+
+def _standing(path: Path) -> Path:
+    """The nearest folder that exists: a home may still have to be made."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _home(home: Path) -> Check:
+    place = _standing(home)
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        return Check("home", "failed", f"{place} cannot be written: {error.strerror}", "choose another --home, or its owner")
+    return Check(
+        "home", "ok", f"{home.absolute()} can be written" + ("" if place == home.absolute() else " (it is still to be made)")
+    )
+
+
+def _disk(home: Path, config: Config) -> Check:
+    try:
+        free = shutil.disk_usage(_standing(home)).free / MEGABYTE
+    except OSError as error:
+        return Check("disk", "failed", f"free space is not known: {error.strerror}", "check the disk")
+    text, wanted = f"{free:,.0f} MB free", config.logging.journal_total_mb
+    if free < LOW_DISK_MB:
+        return Check("disk", "failed", text, "make room, or choose another --home: without its journal the daemon stops")
+    if free < wanted:
+        cure = f"make room, or lower logging.journal_total_mb ({wanted:g})"
+        return Check("disk", "warning", f"{text}, less than the journals may take", cure)
+    return Check("disk", "ok", text)
+
+
+def _running(home: Path) -> bool:
+    """Whether a daemon is at work on this home."""
+    try:
+        ControlClient.call(home, "status", timeout=2.0)
+    except NotRunning:
+        return False
+    except Unanswered:
+        return True
+    return True
+
+
+def _control(home: Path, running: bool) -> Check:
+    if running:
+        return Check("control", "ok", "a daemon is at work on this home and answers")
+    fresh = [path for path in (home / "positions", home) if not path.exists()]
+    server = ControlServer(home, lambda verb, args: {})
+    try:
+        server.open()
+    except ControlFailed as error:
+        return Check("control", "failed", str(error), "choose another --home; until then only the kill file stops a daemon")
+    finally:
+        server.close()
+        _unmake(fresh)
+    return Check("control", "ok", "the control socket can be opened")
+
+
+def _unmake(folders: list[Path]) -> None:
+    """Take away what the trial made; what is not empty stays."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+
+
+def _kill(home: Path) -> Check:
+    file = home / "KILL"
+    if file.exists():
+        return Check("kill file", "warning", f"{file} is there: a daemon would stop at once", f"rm {file}")
+    return Check("kill file", "ok", f"`touch {file}` stops a daemon, whatever else is dead")
+
+
+def _model(config: Config, secrets: Secrets) -> Check:
+    """Whom the slow loop would ask; its key is not tried."""
+    try:
+        mind = resolve(config, secrets, simulated_feed=config.venue == "simulated")
+    except NotAvailable as error:
+        return Check("model", "failed", str(error), "put its key into .env, or set llm.provider: auto")
+    if mind.provider == "none" and config.llm.provider != "none":
+        return Check("model", "warning", mind.text, "put a model's key into .env (see .env.example), or set llm.provider: none")
+    spec = PROVIDERS.get(mind.provider)
+    if spec is None:
+        return Check("model", "ok", mind.text)
+    model = config.llm.model or spec.model
+    if not model:
+        return Check("model", "failed", f"provider {mind.provider} has no default model", "set llm.model")
+    priced = config.llm.price_per_million_input_usd is not None
+    if spec.price_id and not priced and not Pricer(spec.price_id, model).known:
+        text = f"{mind.text}: the price table does not know this name"
+        return Check("model", "warning", text, "check llm.model for a slip, or set both llm.price_per_million_*_usd")
+    return Check("model", "ok", mind.text)
