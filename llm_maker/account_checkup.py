@@ -13,7 +13,7 @@ import msgspec
 from llm_maker.checkup import LIMIT_S, NETWORK, Check, Tell, bounded, fields
 from llm_maker.config import Config
 from llm_maker.core.values import CASH_PER_USD, usd
-from llm_maker.keys import API_SECRETS, SECRET_NAMES, Secrets
+from llm_maker.keys import API_SECRETS, Secrets
 from llm_maker.venues.net import Pace
 from llm_maker.venues.polymarket import transactions, wallets
 from llm_maker.venues.polymarket.auth import Credentials, Wallet, WalletKind
@@ -186,7 +186,7 @@ async def _merges(config: Config, secrets: Secrets, wallet: Wallet, rpc: Rpc, pa
             return Check("merges", "ok", f"the key has {gas.result / 10**18:.2f} POL to pay for them")
         text = f"the key has {gas.result / 10**18:.3f} POL to pay for them" if gas.ok else f"its POL is not known: {gas.error}"
         return Check("merges", "warning", text, f"send POL to {wallet.signer}")
-    key = relayer_key(lambda name: secret(secrets, name))
+    key = relayer_key(secrets.get)
     if isinstance(key, str):
         return Check("merges", "failed", key, "complete them in .env, or take them out")
     if key is None:
@@ -201,11 +201,6 @@ async def _merges(config: Config, secrets: Secrets, wallet: Wallet, rpc: Rpc, pa
         cure = "check the network; if it stays, make a new relayer key on the site"
         return Check("merges", "failed", f"the relayer does not answer to our key: {told.error}", cure)
     return Check("merges", "ok", "the relayer takes our key, and the adapters may move our shares")
-
-
-def secret(secrets: Secrets, name: str) -> str | None:
-    """A secret by name; None where this version's table of secrets lacks the name."""
-    return secrets.get(name) if name in SECRET_NAMES else None
 
 
 class _Open(msgspec.Struct):

@@ -9,6 +9,7 @@ import asyncio
 import statistics
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -107,12 +108,12 @@ async def _order_book(http: Http, pace: Pace) -> tuple[Check, Check]:
         reply = await http.request("GET", "/time")
         came = pace.now()
         if not reply.ok:
-            lost = Check("clob", "failed", f"{http.base} cannot be reached: {reply.error}", NETWORK)
+            lost = Check("clob", "failed", f"{netloc(http.base)} cannot be reached: {reply.error}", NETWORK)
             return lost, Check("clock", "skipped", "the venue's time is not known")
         took.append((came - sent) / NS_PER_MS / pace.speed)
         if reply.body.strip().isdigit():
             skews.append(((sent + came) / 2 - (int(reply.body) + 0.5) * NS_PER_S) / NS_PER_S)
-    reached = Check("clob", "ok", f"{http.base} answers in {statistics.median(took):.0f} ms (median of {SAMPLES})")
+    reached = Check("clob", "ok", f"{netloc(http.base)} answers in {statistics.median(took):.0f} ms (median of {SAMPLES})")
     if not skews:
         return reached, Check("clock", "failed", "the venue tells no time", "try again later")
     skew = statistics.median(skews)
@@ -144,9 +145,9 @@ async def _host(name: str, base: str, path: str, pace: Pace, limit: float, *, wh
     finally:
         await http.close()
     if reply.ok or (reply.status and reply.status < 500 and not whole):
-        return Check(name, "ok", f"{base} answers in {took:.0f} ms")
+        return Check(name, "ok", f"{netloc(base)} answers in {took:.0f} ms")
     word = f"answers with {reply.error}" if reply.status else f"cannot be reached: {reply.error}"
-    return Check(name, "failed", f"{base} {word}", NETWORK if not reply.status else "try again later")
+    return Check(name, "failed", f"{netloc(base)} {word}", NETWORK if not reply.status else "try again later")
 
 
 async def _node(base: str, pace: Pace, limit: float) -> Check:
@@ -156,20 +157,22 @@ async def _node(base: str, pace: Pace, limit: float) -> Check:
     finally:
         await rpc.close()
     if not chain.ok:
-        return Check("node", "failed", f"{base} does not answer: {chain.error}", "set polymarket.hosts.rpc to another Polygon node")
+        return Check(
+            "node", "failed", f"{netloc(base)} does not answer: {chain.error}", "set polymarket.hosts.rpc to another Polygon node"
+        )
     if chain.result != CHAIN_ID:
-        text = f"{base} is of chain {chain.result}, not of Polygon ({CHAIN_ID})"
+        text = f"{netloc(base)} is of chain {chain.result}, not of Polygon ({CHAIN_ID})"
         return Check("node", "failed", text, "set polymarket.hosts.rpc to a Polygon node")
-    return Check("node", "ok", f"{base} is a node of Polygon")
+    return Check("node", "ok", f"{netloc(base)} is a node of Polygon")
 
 
 async def _socket(name: str, url: str, pace: Pace, limit: float) -> Check:
     try:
         socket = await Socket.open(url, pace, 2 * limit)
     except SocketClosed as error:
-        return Check(name, "failed", f"{url} cannot be opened: {error}", NETWORK)
+        return Check(name, "failed", f"{netloc(url)} cannot be opened: {error}", NETWORK)
     await socket.close()
-    return Check(name, "ok", f"{url} opens")
+    return Check(name, "ok", f"{netloc(url)} opens")
 
 
 async def _place(url: str, pace: Pace, limit: float, *, live: bool) -> Check:
@@ -206,6 +209,11 @@ def signing() -> Check:
     if (draft.venue_id, order_signature(draft, signer)) == (GOLDEN_DIGEST, GOLDEN_SIGNATURE):
         return Check("signing", "ok", "a known order is signed as it must be")
     return Check("signing", "failed", "a known order comes out with another signature", "do not trade; install llm_maker anew")
+
+
+def netloc(url: str) -> str:
+    """A host for people: a node's address may carry an access key in its path."""
+    return urlsplit(url).netloc
 
 
 def fields(reply: Reply) -> dict[str, Any]:

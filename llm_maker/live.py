@@ -179,9 +179,13 @@ class AccountPort:
         except ValueError as error:
             raise Refused(f"LLM_MAKER_PK: {error}") from None
         self.address = secrets.get("LLM_MAKER_BROWSER_ADDRESS") or ""
-        self.own = OwnOrders()
+        self.own = OwnOrders(self._is_live)
         self.venue: PolymarketVenue | None = None
         self.trouble = "wallet and credentials are not known yet"
+
+    def _is_live(self, order_id: str) -> bool:
+        order = self.live.state().orders.get(order_id)
+        return order is not None and order.is_live
 
     def know(self, instrument: Instrument) -> None:
         self.own.know(instrument)

@@ -160,6 +160,7 @@ class _Trip:
             text = f"the venue calls it {answer.venue_id}, our digest is {made.venue_id}"
             self.tell(Check("placed", "failed", text, "do not trade; a newer llm_maker is needed"))
             await self._cancel(answer.venue_id)
+            return False
         else:
             self.tell(Check("placed", "ok", f"taken as {answer.status}, under the id that we had computed"))
         status, _ = await self._seen(made.venue_id, resting=True)

@@ -144,9 +144,11 @@ def _compare_resting(step: Step, resting: RestingOrder, asked: int) -> None:
             step.notice(Level.WARNING, "foreign_order", text, resting.instrument)
         return
     order = state.orders.get(resting.order_id)
+    if order is not None and order.is_final and order.changed_ns >= asked:
+        return  # it has ended since the list was made
     if order is None or order.is_final:
         step.notice(Level.WARNING, "forgotten_order", f"{resting.order_id} of an earlier session rests: canceled")
-        if order is not None and order.changed_ns < asked:
+        if order is not None:
             # It had ended before this list was asked for, so the list is no old news: what rests is exposure again.
             on_order(step, order.order_id, What.FOUND_OPEN)
         if order is not None and order.is_live:

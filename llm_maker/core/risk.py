@@ -122,7 +122,7 @@ def gate_resolution(state: State, market: Market, venue: Venue) -> Gate:
 def gate_schedule(state: State, market: Market, venue: Venue) -> Gate:
     start = market.instrument.start_ns
     if start is None:
-        guarded = state.params.risk.live and market.instrument.is_binary and market.instrument.guard_end
+        guarded = state.params.risk.live and market.instrument.is_binary and market.instrument.guard_start
         return Gate("schedule", Mode.REDUCE_ONLY if guarded else Mode.ACTIVE, "no scheduled start told")
     away = start - state.now
     if abs(away) < state.params.risk.event_window_ns:

@@ -212,6 +212,8 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     category: str = ""
     start_ns: int | None = None
     end_ns: int | None = None
+    guard_start: bool = True
+    """False where the venue says that nothing is scheduled to start: no start is then missing."""
     guard_end: bool = True
     """False where a tape does not tell the end: the resolution guard is then off, and the report says so."""
 

@@ -31,7 +31,7 @@ BOOK = (((5000, 500 * SHARE), (4900, 500 * SHARE)), ((5200, 500 * SHARE), (5300,
 def binary(name: str = "m", **changes: Any) -> Instrument:
     base = Instrument(
         id=InstrumentId(name), venue="v", kind=Kind.BINARY, price_decimals=4, qty_decimals=2, grid=FixedGrid(100),
-        qty_step=1, min_qty=5 * SHARE, payout=10_000, guard_end=False, question=f"{name}?", outcomes=("Yes", "No"),
+        qty_step=1, min_qty=5 * SHARE, payout=10_000, guard_start=False, guard_end=False, question=f"{name}?", outcomes=("Yes", "No"),
     )  # fmt: skip
     return msgspec.structs.replace(base, **changes)
 

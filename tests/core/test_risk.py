@@ -140,7 +140,7 @@ def test_the_strictest_gate_speaks_and_of_equals_the_first():
 
 @pytest.mark.parametrize(("field", "gate"), [({"end_ns": 1 << 62}, "schedule"), ({"start_ns": 1 << 62}, "resolution")])
 def test_live_takes_no_new_risk_where_start_or_end_is_unknown(field, gate):
-    rig = Rig(live=True).start(binary(guard_end=True, **field))
+    rig = Rig(live=True).start(binary(guard_end=True, guard_start=True, **field))
     allowed = risk.allowance(rig.state, rig.market())
     assert (allowed.name, allowed.mode) == (gate, R)
 

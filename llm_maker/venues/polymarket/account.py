@@ -101,10 +101,11 @@ class AccountReader:
         return AccountSnapshot(orders, self._holdings(), self._balances[_CASH], asked_ns)
 
     async def _trades(self, since_s: int) -> None:
-        """All trades of the wallet since then. Not by market: that would filter the taker's token (`polymarket.md` 2.3)."""
-        query = {"maker_address": self._wallet.maker}
-        if since_s > MARGIN_S:
-            query["after"] = str(since_s - MARGIN_S)
+        """All trades of the account since then, by no other filter: market, asset and address may be taken as the taker's.
+
+        `polymarket.md` 2.3 says so of the first two; a maker's fill that a filter hides would be a position nobody knows of.
+        """
+        query = {"after": str(since_s - MARGIN_S)} if since_s > MARGIN_S else {}
         rows, reply = await self._clob.pages("/data/trades", query)
         faults = self._wire.faults
         self._owed += self._wire.trades(rows)

@@ -100,7 +100,7 @@ class BookCheck:
 
     def _answer(self, asked: Asked, book: BookSnapshot) -> None:
         shard, track = self._still(asked)
-        if shard is None or track.books != asked.books:
+        if shard is None or track.books != asked.books or track.frozen:
             return
         now = self._line.pace.now()
         if not track.live:
@@ -201,6 +201,7 @@ class BookCheck:
         else:
             line.count("rest_mismatch")
             shard.telling.replace(track, book, now, f"REST shows another book: {words}")
+            shard.renew(f"a change of {track.instrument.id} never came")
 
     # Asking.
 

@@ -17,7 +17,7 @@ from llm_maker.core.values import NS_PER_S, Instrument
 from llm_maker.venues.net import Outcome, Pace
 from llm_maker.venues.polymarket import transactions
 from llm_maker.venues.polymarket.auth import Wallet, WalletKind
-from llm_maker.venues.polymarket.relayer import NO_KEY, Relayer, RelayerKey, Told, transaction_id
+from llm_maker.venues.polymarket.relayer import NO_KEY, Relayer, RelayerKey, Told, Turn, transaction_id
 from llm_maker.venues.polymarket.rpc import CHAIN_ID, Answer, Rpc
 from llm_maker.venues.polymarket.transactions import Call, CannotSign, Signed
 
@@ -30,7 +30,7 @@ DUST = 10_000
 """0.01 share: what a balance may miss our own count by (`polymarket.md` 6)."""
 _RECEIPT_TRIES = 5
 _LOST = "lost:"
-"""Begins the handle of a submit whose answer never came: until when it may appear (Unix seconds), its signature's first half."""
+"""Begins the handle of a submit whose answer never came; then until when it may appear (Unix seconds), its nonce and its mark."""
 _REFUSALS = ("insufficient funds", "nonce too low", "underpriced", "intrinsic gas", "gas limit", "invalid sender", "exceeds")
 """A node's words for a raw transaction that it has not taken. Whatever else it says, the transaction may be on its way."""
 
@@ -173,7 +173,7 @@ class Chain:
             return _failed(f"the relayer {'refused' if reply.outcome is Outcome.REFUSED else 'is unreachable'}: {reply.error}")
         if found := transaction_id(reply):
             return WorkResult("unknown", "sent, not confirmed yet", tx=found)
-        return WorkResult("unknown", f"sent, but no answer came: {reply.error}", tx=f"{_LOST}{deadline}:{signed.mark}")
+        return WorkResult("unknown", f"sent, but no answer came: {reply.error}", tx=f"{_LOST}{deadline}:{turn.nonce}:{signed.mark}")
 
     async def _proxy_gas(self, call: Call) -> int:
         # The node may refuse to estimate what the relayer can well do; the SDK then takes a fixed sum too.
@@ -220,13 +220,16 @@ class Chain:
             return Told("unknown", error=receipt if isinstance(receipt, str) else "the receipt has no status")
         if not tx.startswith(_LOST):
             return await self._relayer.told(tx)
-        until, _, mark = tx.removeprefix(_LOST).partition(":")
+        until, nonce, mark = tx.removeprefix(_LOST).split(":")
         found = await self._relayer.find(mark)
         if found is not None:
             return found
-        if self._pace.now() // NS_PER_S > int(until):
+        if self._pace.now() // NS_PER_S <= int(until):
+            return Told("unknown", error="the relayer does not know it yet")
+        turn = await self._relayer.turn(self._wallet)
+        if isinstance(turn, Turn) and turn.nonce == nonce:
             return Told("failed", error="the relayer never received it")
-        return Told("unknown", error="the relayer does not know it yet")
+        return Told("unknown", error="the relayer does not know it, but its nonce is used: the account will tell")
 
     async def _receipt(self, tx: str) -> dict[str, Any] | str:
         answer = await self._rpc.ask("eth_getTransactionReceipt", tx)

@@ -65,6 +65,7 @@ class Feed:
         self._told_down = ""
         self._last_trouble = ""
         self._said_ns: int | None = None
+        self._trouble = False
         self.emit: Emit = _nobody
 
     @property
@@ -154,12 +155,12 @@ class Feed:
         self._last_trouble = reason
         now = self._line.pace.now()
         if self._said_ns is None or now - self._said_ns >= self._line.ns(SAY_S):
-            self._said_ns = now
+            self._said_ns, self._trouble = now, True
             self._line.say("warning", f"market data: {self._host} cannot be reached: {reason}; trying on")
 
     def reachable(self) -> None:
-        if self._said_ns is not None:
-            self._said_ns = None
+        if self._trouble:
+            self._trouble = False
             self._line.say("info", f"market data: {self._host} is reached again")
 
     def _tell_down(self, reason: str) -> None:

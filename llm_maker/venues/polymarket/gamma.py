@@ -247,8 +247,16 @@ def _instrument(row: Fields, event: Fields | None, now: int) -> Instrument:
         exclusive=neg_risk and not (event is not None and event.flag("negRiskAugmented")),
         category=category,
         start_ns=row.time("gameStartTime"),
+        guard_start=_of_a_game(row, event, category),
         end_ns=row.time("endDate"),
     )
+
+
+def _of_a_game(row: Fields, event: Fields | None, category: str) -> bool:
+    """The market is about something with a start, so that a start which is not told is missing (`polymarket.md` 2.1)."""
+    games = {"sports", "esports", "games"}
+    told = any(row.has(name) and row.text(name) for name in ("gameId", "sportsMarketType", "gameStartTime"))
+    return told or category in games or any(tag.casefold() in games for tag in _tags((row, event)))
 
 
 def _told(row: Fields, name: str) -> str:

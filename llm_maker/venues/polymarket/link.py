@@ -103,7 +103,10 @@ class Link:
             # Not at once: a task that is cancelled before its first step would never close the socket.
             asyncio.get_running_loop().call_soon(self._task.cancel)
 
-    async def _close(self) -> None:
+    async def _close(self, tasks: Sequence[asyncio.Task[str]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         try:
             async with asyncio.timeout(_CLOSE_S):
                 await self._socket.close()
@@ -117,10 +120,7 @@ class Link:
             self.reason = next(task.result() for task in tasks if task in done)
         finally:
             self.ended.set()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await _to_its_end(asyncio.create_task(self._close()))
+            await _to_its_end(asyncio.create_task(self._close(tasks)))
 
     async def _read(self) -> str:
         receive, parse, now = self._socket.receive, self.wire.parse, self._line.pace.now

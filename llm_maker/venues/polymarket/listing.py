@@ -109,6 +109,7 @@ def _instrument(listing: _Listing) -> Instrument:
         category=listing.category,
         start_ns=_time("start_time", listing.start_time),
         end_ns=end_ns,
+        guard_start=False,  # a tape is played with paper money, which goes without the guard
         guard_end=end_ns is not None,
     )
 

@@ -5,6 +5,8 @@ The venue's id is the order's digest, so it is here before the order leaves (`po
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from llm_maker.core.values import Instrument, Leg, Side
@@ -30,7 +32,9 @@ class Ours(msgspec.Struct, frozen=True):
 class OwnOrders:
     """Found by either id; and the markets we know, found by token."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_live: Callable[[str], bool] = lambda order_id: False) -> None:
+        """`is_live`: whether an order of ours (by our id) may still rest, so that it is not forgotten for its age."""
+        self._is_live = is_live
         self._by_order: dict[str, Ours] = {}
         self._by_venue: dict[str, Ours] = {}
         self._tokens: dict[str, tuple[Instrument, Leg]] = {}
@@ -38,10 +42,13 @@ class OwnOrders:
     def add(self, ours: Ours) -> None:
         self._by_order[ours.order_id] = ours
         self._by_venue[ours.venue_id] = ours
-        if len(self._by_order) > LIMIT:
+        while len(self._by_order) > LIMIT:
             oldest = next(iter(self._by_order))
             gone = self._by_order.pop(oldest)
-            self._by_venue.pop(gone.venue_id, None)
+            if self._is_live(oldest):
+                self._by_order[oldest] = gone  # young again
+            else:
+                self._by_venue.pop(gone.venue_id, None)
 
     def by_order(self, order_id: str) -> Ours | None:
         return self._by_order.get(order_id)

@@ -124,6 +124,8 @@ class Relayer:
         for row in rows:
             if signed in str(row.get("signature", "")).lower():
                 return _told(row, "")
+        if not all(row.get("signature") for row in rows):
+            return Told("unknown", error="the relayer lists transactions without their signatures")
         return None
 
     async def _request(self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: bytes | None = None) -> Reply:

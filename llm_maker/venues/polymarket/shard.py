@@ -59,7 +59,7 @@ class Shard:
         self._ready = asyncio.Event()
         self._peopled = asyncio.Event()
         self._nudge = asyncio.Event()
-        self._doubt = ""
+        self._doubt = self._last_why = ""
         self._given_up = 0
         self._lived = False
         self._backoff = Backoff(_FIRST_S, line.settings.backoff_max_s, number)
@@ -137,7 +137,7 @@ class Shard:
                 return await self._open(group)
             except SocketClosed as why:
                 self.reason = str(why)
-                self.line.count("refused")
+                self.line.count("connect_failed")
                 self.owner.unreachable(self.reason)
             await self.line.pace.sleep(self._backoff.next())
 
@@ -244,10 +244,13 @@ class Shard:
             if successor is not None:
                 successor.stop()
             for track in self.tracks.values():
-                track.settle()
-            self.line.say("warning", f"market data socket {self.number} stays: its successor {why}")
+                track.unnote()
+            if why != self._last_why:
+                self.line.say("warning", f"market data socket {self.number} stays: its successor {why}")
+            self._last_why = why
             return False
         self._change_over(old, successor)
+        self._last_why = ""
         self.line.count("exchanges")
         self.line.say("info", f"market data socket {self.number} was exchanged: {doubt or 'planned'}")
         return True
@@ -323,8 +326,8 @@ class Shard:
             if name in self._missing:
                 lost.append(name)
                 track.blind()
-            elif track.told is not None:
-                track.floor, track.trade_floor = track.venue_ts, track.trade_ts
+            elif track.live:
+                track.change_over()
             else:
                 track.held = []
         self._missing = set()

@@ -52,7 +52,7 @@ class Track:
     """One market: what was told of it last. `plain`: seeing, and no socket is being exchanged, so events pass as they come."""
 
     __slots__ = (
-        "ask", "bid", "books", "count", "floor", "frozen", "heard_ns", "held", "instrument", "live", "looked", "plain",
+        "ask", "bid", "books", "count", "floor", "frozen", "heard_ns", "held", "instrument", "live", "looked", "noted", "plain",
         "rest_count", "suspicion", "told", "trade_floor", "trade_ts", "venue_ts",
     )  # fmt: skip
 
@@ -71,10 +71,12 @@ class Track:
         self.rest_count = -1
         """`count` when REST, not the socket, ended the blindness: while it stays so, REST alone speaks of this market."""
         self.held: list[BookDelta] = []
+        self.noted: dict[Event, int] | None = None
+        """While a successor warms up: what was told, and how often."""
         self.told: dict[Event, int] | None = None
-        """While sockets change: what was told, and how often."""
-        self.floor = self.trade_floor = -1
-        """Times that the successor's events must reach; -1 while it warms up."""
+        """After the exchange, until it has caught up: what the successor must not tell again."""
+        self.floor = self.trade_floor = 0
+        """Times that the successor's events must reach until then."""
         self.suspicion: Suspicion | None = None
         self.looked: tuple[int, int] | None = None
         """`count` and a hash of the levels at REST's last look."""
@@ -83,19 +85,27 @@ class Track:
         self.live = self.plain = False
         self.rest_count = -1
         self.forget()
-        self.told, self.held = None, []
+        self.told, self.noted, self.held = None, None, []
 
     def forget(self) -> None:
         """What REST showed is no longer comparable."""
         self.suspicion = self.looked = None
 
-    def settle(self) -> None:
-        """No socket is being exchanged."""
-        self.told, self.plain = None, self.live
-
     def note(self) -> None:
         """From now on remember what is told: the successor will tell it too."""
-        self.told, self.floor, self.trade_floor, self.plain = {}, -1, -1, False
+        self.noted, self.plain = {}, False
+
+    def unnote(self) -> None:
+        """The successor came to nothing."""
+        self.noted, self.plain = None, self.live and self.told is None
+
+    def change_over(self) -> None:
+        """From now on the successor speaks."""
+        self.told, self.floor, self.trade_floor, self.noted = self.noted, self.venue_ts, self.trade_ts, None
+
+    def settle(self) -> None:
+        """The successor has caught up."""
+        self.told, self.plain = None, self.live and self.noted is None
 
 
 class Telling:
@@ -146,7 +156,7 @@ class Telling:
         if isinstance(event, BookSnapshot):
             return self._book(track, event, at)
         if isinstance(event, TradePrinted):
-            if track.told is not None and not self._passes(track, event):
+            if track.live and not track.plain and not self._passes(track, event):
                 return False
             track.trade_ts = max(track.trade_ts, event.venue_ts)
         self._owner.emit(event)
@@ -161,31 +171,39 @@ class Telling:
             return False
         track.count += 1
         track.heard_ns = at
+        if event.venue_ts <= track.venue_ts and at - event.venue_ts >= FRESH_NS:
+            # A first book that comes after REST stood in for it, or is told twice: nothing new, and its age is no lag.
+            self._line.count("duplicates")
+            return False
         self._note_book(track, event)
         self._owner.emit(event)
         return True
 
     def _passes(self, track: Track, event: BookDelta | BookSnapshot | TradePrinted) -> bool:
         """Whether an event of a market that is blind, or whose socket is being exchanged, is to be told now."""
-        if track.told is None:
+        if not track.live:
             if isinstance(event, BookDelta):
                 self._hold(track, event)
             return False
-        if track.floor < 0:
-            track.told[event] = track.told.get(event, 0) + 1
-            return True
-        times = track.told.get(event, 0)
-        if times:
-            track.told[event] = times - 1
+        if track.told is not None and self._repeats(track, track.told, event):
             self._line.count("duplicates")
             return False
+        if track.noted is not None:
+            track.noted[event] = track.noted.get(event, 0) + 1
+        return True
+
+    def _repeats(self, track: Track, told: dict[Event, int], event: BookDelta | BookSnapshot | TradePrinted) -> bool:
+        """Whether the socket before had told it."""
+        times = told.get(event, 0)
+        if times:
+            told[event] = times - 1
+            return True
         floor = track.trade_floor if isinstance(event, TradePrinted) else track.floor
         if event.venue_ts < floor or (event.venue_ts == floor and isinstance(event, BookSnapshot)):
-            self._line.count("duplicates")
-            return False
+            return True
         if event.venue_ts > floor and not isinstance(event, TradePrinted):
             track.settle()
-        return True
+        return False
 
     def _hold(self, track: Track, event: BookDelta) -> None:
         if len(track.held) >= HELD_LIMIT:

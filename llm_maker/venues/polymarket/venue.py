@@ -252,7 +252,9 @@ class PolymarketVenue:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        # Whoever cancels a task of a running port, it was not us.
+        error = AssertionError("a task of the port was cancelled") if task.cancelled() else task.exception()
+        if error is not None and self._emit is not None:
             self._failed(error)
 
     def _own_until_the_end(self, name: str, running: Coroutine[Any, Any, None]) -> None:
