@@ -224,7 +224,8 @@ class Daemon:
             clock = self.clock
         else:
             clock = PacedClock(speed, max(self.session.now, first - NS_PER_S)) if speed > 0 else VirtualClock(self.session.now)
-        self.inbox = inbox = Inbox(clock, self.scope.venue)
+        afresh = self.live.feed.start_afresh if self.live else None
+        self.inbox = inbox = Inbox(clock, self.scope.venue, on_room=(lambda: afresh("the inbox was full")) if afresh else None)
         inbox.bind(loop)
         tasks = self._start_ports(loop, inbox)
         self.start()

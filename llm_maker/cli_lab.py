@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -114,3 +114,51 @@ def record(
             f"{done['tape']}: {done['frames']} frames, {done['markets_heard']} of {done['markets']} markets, {done['bytes']} bytes"
         )
         print(f"play it: llm-maker backtest --tape {done['tape']}")
+
+
+@app.command()
+def doctor(
+    config: ConfigFile = SHIPPED,
+    home: Home = HERE,
+    venue: Annotated[str | None, typer.Option(help="Override `venue`.")] = None,
+    mode: Annotated[str | None, typer.Option(help="Override `mode`.")] = None,
+    round_trip: Annotated[
+        str | None,
+        typer.Option("--round-trip", metavar="CONDITION_ID", help="Place ONE smallest order far from the touch there; cancel it."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="With --round-trip: do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Everything that can be wrong before it costs money, each with its cure. Exit 1 if something must be mended."""
+    import asyncio
+
+    from llm_maker import doctor as examination
+    from llm_maker import round_trip as trip
+    from llm_maker.console import tables
+    from llm_maker.runtime.clock import LiveClock
+    from llm_maker.venues.net import Pace
+
+    loaded, secrets = load(config, overrides(venue=venue, mode=mode), home)
+
+    def progress(check: Any) -> None:
+        if not as_json:
+            print(tables.check_line(check.name, check.state, check.text, check.cure))
+
+    with faults(home):
+        if round_trip is None:
+            found = asyncio.run(examination.examine(loaded, secrets, home, progress=progress))
+        else:
+            if not yes:
+                typer.confirm(
+                    "this places one real order of the smallest size, far from the touch, and cancels it: go on?", abort=True
+                )
+            pace = Pace(LiveClock().now)
+            found = asyncio.run(trip.round_trip(loaded, secrets, round_trip, consent=trip.CONSENT, progress=progress, pace=pace))
+    bad = [check for check in found if check.state == "failed"]
+    if as_json:
+        told = [{"name": c.name, "state": c.state, "text": c.text, "cure": c.cure} for c in found]
+        print(json.dumps({"ok": not bad, "checks": told}))
+    else:
+        print(f"{len(found)} checks, {len(bad)} failed" if bad else f"{len(found)} checks, none failed")
+    if bad:
+        raise typer.Exit(FAILED)

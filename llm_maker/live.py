@@ -31,6 +31,7 @@ from llm_maker.world import Refused
 
 if TYPE_CHECKING:
     from llm_maker.venues.polymarket.auth import Credentials, Wallet
+    from llm_maker.venues.polymarket.chain import Chain
     from llm_maker.venues.polymarket.venue import PolymarketVenue
     from llm_maker.venues.polymarket.wallets import Problem
 
@@ -162,6 +163,8 @@ class LiveVenue:
     async def close(self) -> None:
         for http in (self.clob.http, self.gamma, self.data):
             await http.close()
+        if self.account is not None and self.account.chain is not None:
+            await self.account.chain.close()
 
 
 class AccountPort:
@@ -181,6 +184,7 @@ class AccountPort:
         self.address = secrets.get("LLM_MAKER_BROWSER_ADDRESS") or ""
         self.own = OwnOrders(self._is_live)
         self.venue: PolymarketVenue | None = None
+        self.chain: Chain | None = None
         self.trouble = "wallet and credentials are not known yet"
 
     def _is_live(self, order_id: str) -> bool:
@@ -200,7 +204,10 @@ class AccountPort:
         clob = self.live.clob
         wallet = await self._wallet()
         clob.credentials = await self._credentials()
-        self.venue = venue = self._venue(wallet, clob.credentials)
+        venue = self._venue(wallet, clob.credentials)
+        assert self.chain is not None
+        await self.chain.warm()
+        self.venue = venue
         state = self.live.state()
         for market in state.markets.values():
             venue.know(market.instrument)
@@ -261,7 +268,7 @@ class AccountPort:
         proof = relayer_key(self._secrets.get)
         if isinstance(proof, str):
             say("warning", proof)
-        chain = Chain(
+        self.chain = chain = Chain(
             lambda: self._secrets.get("LLM_MAKER_PK") or "",
             wallet,
             ChainHosts(hosts.relayer, hosts.rpc),

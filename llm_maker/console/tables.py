@@ -284,6 +284,15 @@ def survey_lines(answer: Answer) -> list[str]:
     return lines
 
 
+_SIGNS = {"ok": "ok      ", "warning": "warning ", "failed": "FAILED  ", "skipped": "skipped "}
+
+
+def check_line(title: str, state: str, text: str, cure: str) -> str:
+    """One finding of `doctor`; its cure on a line of its own."""
+    line = f"{_SIGNS[state]}{clean(title)}: {clean(text)}"
+    return f"{line}\n        cure: {clean(cure)}" if cure and state != "ok" else line
+
+
 def _grouped(pairs: Iterator[tuple[str, str]]) -> list[str]:
     """Every reason once, in the order of its first market, with the markets under it."""
     groups: dict[str, list[str]] = {}

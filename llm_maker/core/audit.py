@@ -23,11 +23,13 @@ from llm_maker.core.positions import Position
 from llm_maker.core.state import Market, refresh_exposure
 from llm_maker.core.step import ACCOUNT_RETRY_NS, Step
 from llm_maker.core.stopping import prove_stop
-from llm_maker.core.values import CASH_PER_USD, Leg, Side, leg_side
+from llm_maker.core.values import CASH_PER_USD, NS_PER_S, Leg, Side, leg_side
 from llm_maker.core.works import judge_works, redeemed_elsewhere
 
 UNLISTED_PROOF = 2
 """Account lists without an order that look-ups do not find either."""
+FOREIGN_MEMORY_NS = 600 * NS_PER_S
+"""So long after orders that are not ours were last seen, cash may still have gone by their fills."""
 MAX_CASH_LOSS = CASH_PER_USD
 """Less cash than the ledger explains, by more than this, halts: a dollar."""
 
@@ -43,6 +45,8 @@ def on_account(step: Step, event: AccountSnapshot) -> None:
     for resting in event.orders:
         _compare_resting(step, resting, asked)
     _halt_on_foreign(step)
+    if state.foreign_orders:
+        state.foreign_ns = step.now
     for order in [o for o in state.orders.values() if o.is_live]:
         if order.order_id in listed:
             order.unlisted = 0
@@ -113,7 +117,8 @@ def watch_cash(step: Step, told: int) -> None:
     transfer(state, gap)
     level = Level.WARNING if state.cash_seen else Level.INFO
     step.notice(level, "transfer", f"{gap / CASH_PER_USD:+.6f} USD came without a trade of ours: booked as a transfer")
-    if state.cash_seen and gap < -MAX_CASH_LOSS:
+    beside_others = step.now - state.foreign_ns < FOREIGN_MEMORY_NS and state.foreign_ns > 0
+    if state.cash_seen and gap < -MAX_CASH_LOSS and not beside_others:
         step.halt(
             "cash", f"the venue holds {-gap / CASH_PER_USD:.2f} USD less than our fills explain; `resume` if you took them", 0
         )

@@ -194,7 +194,7 @@ def _hear(step: Step, market: Market, venue_ts: int) -> None:
     venue = step.state.venues[market.instrument.venue]
     venue.heard_ns = step.now
     limit = step.state.params.risk.max_feed_lag_ns
-    lag = venue.lag.on_message(step.now, venue_ts)
+    lag = venue.lag.on_message(step.now, venue_ts) if venue_ts else 0
     if venue.delayed and lag <= step.state.params.risk.max_loop_delay_ns:
         # Not one of those that waited while we slept.
         venue.delayed = False

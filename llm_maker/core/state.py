@@ -115,6 +115,8 @@ class Market(msgspec.Struct):
     snapshot_asked_ns: int = 0
     resolved_seen_ns: int = 0
     """When an account list first lacked our shares of this resolved market."""
+    merge_failed_ns: int = 0
+    """When a merge last failed: the next one waits."""
     redeem_ns: int = 0
     """When the payment of a resolved market was last asked for."""
     loss_yes: int = 0
@@ -262,6 +264,8 @@ class State(msgspec.Struct):
     """When the last account snapshot that was compared had been asked for."""
     account_halts: bool = False
     """This session has not yet seen the account: orders that are not ours halt a live start."""
+    foreign_ns: int = 0
+    """When an order that is not ours was last seen on the account."""
     stream_down: str = ""
     """Why we would not hear of our own fills; empty: we would."""
     cash_told: int | None = None

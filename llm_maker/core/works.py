@@ -17,6 +17,7 @@ from llm_maker.core.values import NS_PER_S, Leg, to_cash_up
 WORK_PATIENCE_NS = 600 * NS_PER_S
 """An answer that has not come after this is replaced by what the account shows."""
 REDEEM_RETRY_NS = 600 * NS_PER_S
+MERGE_RETRY_NS = 60 * NS_PER_S
 
 
 def _begin(step: Step, what: str, instrument: str, size: int) -> str:
@@ -44,6 +45,8 @@ def merge_sets(step: Step, market: Market) -> None:
     state, params = step.state, step.state.params.execution
     sets = min(market.position.free_to_sell(leg) - reserved_shares(state, market, leg) for leg in (Leg.YES, Leg.NO))
     if sets < market.instrument.min_qty or state.stopping or market.resolved is not None:
+        return
+    if market.merge_failed_ns and step.now - market.merge_failed_ns < MERGE_RETRY_NS:
         return
     short = state.cash - state.reserved < params.merge_cash_ratio * state.params.risk.bankroll
     if sets >= qty(market.instrument, params.merge_min_milli) or short:
@@ -104,6 +107,7 @@ def on_merge_failed(step: Step, event: MergeFailed) -> None:
     step.notice(Level.WARNING, "merge_failed", f"merge of {event.qty} units: {event.reason}", event.instrument)
     if market is not None and event.final and _end(step, event.work_id, "a failed merge") is not None:
         market.position.merge_failed(event.qty)
+        market.merge_failed_ns = step.now
 
 
 def on_split(step: Step, event: SetsSplit) -> None:

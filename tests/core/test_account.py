@@ -688,7 +688,8 @@ def test_a_merge_that_failed_gives_its_shares_free_and_is_tried_again():
     rig = sets(Rig().start(), 20)
     rig.run(3)
     rig.send(ev.MergeFailed("m", 20 * SHARE, "gas", final=True, work_id=only_work(rig)))
-    assert len(of(rig.run(3), MergeSets)) == 1
+    assert of(rig.run(50), MergeSets) == [], "not again and again"
+    assert len(of(rig.run(15), MergeSets)) == 1
 
 
 def only_work(rig: Rig) -> str:
@@ -753,6 +754,17 @@ def test_cash_that_no_fill_explains_is_booked_once_seen_twice_and_a_loss_of_it_h
         rig.send(held_at_venue(rig, 0, 0, before + gap))
         assert rig.state.cash == before + gap and worth.equity(rig.state) - rig.state.flows.transfers == pnl
         assert ("cash" in rig.state.halts) is halted
+
+
+def test_cash_that_went_by_orders_of_somebody_else_is_told_and_does_not_halt():
+    rig = live_rig()
+    seen = held_at_venue(rig, 0, 0, rig.state.cash)
+    rig.send(ev.AccountSnapshot((FOREIGN_ORDER,), (), rig.state.cash, rig.now), ev.OperatorActed(ev.Verb.RESUME, "cli"))
+    before = rig.state.cash
+    for _ in range(2):
+        rig.wait(6)
+        rig.send(ev.AccountSnapshot((), seen.holdings, before - 3 * USD, rig.now))
+    assert rig.state.cash == before - 3 * USD and not rig.state.halts
 
 
 def test_cash_of_fills_under_way_is_explained_either_way():

@@ -362,12 +362,18 @@ def test_a_storm_turns_every_kind_on_and_off_within_the_hour():
 
 
 async def test_in_a_storm_every_kind_happens():
-    """A venue hour and a bit in some seconds, with a crowd and a restless client; the house's money adds up at the end."""
+    """Venue hours of some seconds each, a crowd, a restless client; the house's money adds up at the end.
+
+    On a busy machine a client may come too seldom to meet a short gust: then another hour follows, four at most.
+    """
     async with world(markets=4, crowd=5_000, speed=1_000, rate_limits=False) as venue, Client(venue) as client:
-        start = venue.now_ms()
-        venue.faults.play(Faults.storm(11, 3), start)
         listeners = [asyncio.create_task(_listen(venue, client, channel)) for channel in ("market", "user")]
-        await asyncio.gather(*(_restless(venue, client, start + 4_000_000) for _ in range(4)))
+        for seed in (11, 12, 13, 14):
+            start = venue.now_ms()
+            venue.faults.play(Faults.storm(seed, 3), start)
+            await asyncio.gather(*(_restless(venue, client, start + 4_000_000) for _ in range(4)))
+            if set(venue.faults.seen) == set(KINDS):
+                break
         venue.faults.calm()
         for listener in listeners:
             listener.cancel()

@@ -24,7 +24,7 @@ from tests.fakes.polymarket.relayer import RELAYER_KEY, Reverted
 from tests.fakes.polymarket.server import Background, FakePolymarket
 from tests.fakes.polymarket.setup import THROWAWAY_KEY, some_house, throwaway_account
 from tests.fakes.polymarket.verify import SignedOrder, credentials, domain_separator, order_digest, order_signer
-from tests.polymarket.fake_client import OTHER_KEY, Client, eventually, world
+from tests.polymarket.fake_client import ANCHOR_MS, OTHER_KEY, Client, eventually, world
 
 ROOT = Path(__file__).parent.parent.parent
 ZERO32 = "0x" + "00" * 32
@@ -256,6 +256,7 @@ async def test_the_sdk_reads_markets_books_and_positions():
         account = next(iter(venue.house.accounts.values()))
         venue.house.grant(account, venue.markets[0].yes, Decimal(12))
         await eventually(lambda: venue.touch(venue.markets[0])[0] > 0)
+        venue.crowd_every_ms = 0
         public = AsyncPublicClient(environment=environment(venue))
         try:
             found = [market async for market in public.list_markets(page_size=2).iter_items()]
@@ -283,6 +284,7 @@ async def test_public_reads():
     async with world(markets=3, crowd=500, speed=20) as venue, Client(venue) as client:
         first = venue.markets[0]
         await eventually(lambda: venue.touch(first)[0] > 0)
+        venue.crowd_every_ms = 0
         assert abs((await client.get("/clob/time")).body - venue.now_ms() // 1000) <= 60
         assert (await client.get("/clob/ok")).body == "OK" and (await client.get("/clob/version")).body == {"version": 2}
         book = (await client.get("/clob/book", token_id=first.no)).body
@@ -390,9 +392,8 @@ async def test_listings_come_in_pages():
 
 async def test_an_order_more_than_the_bucket_holds_must_wait():
     async with world() as venue, Client(venue) as client:
-        venue._began += 1e9  # venue time stands still far in the past: nothing flows back into the bucket
         market = venue.markets[0]
-        venue.now_ns = lambda: 1_763_000_000_000 * 10**6  # type: ignore[method-assign]
+        venue.now_ns = lambda: ANCHOR_MS * 10**6  # type: ignore[method-assign]  # time stands still: nothing flows back
         bodies = [client.order(market, price="0.01", size=f"{10 + n}") for n in range(61)]
         for start in range(0, 45, 15):
             answer = await client.private("POST", "/orders", bodies[start : start + 15])
@@ -539,7 +540,7 @@ def test_as_a_process_it_prints_what_a_config_needs():
     command = [sys.executable, "-m", "tests.fakes.polymarket", "--port", "0", "--markets", "3", "--kind", "safe", "--storm"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
-        told = "".join(line for line, _ in zip(process.stdout, range(15), strict=False))
+        told = "".join(line for _, line in zip(range(15), process.stdout, strict=False))
         section = yaml.safe_load(told)["polymarket"]
         with urllib.request.urlopen(section["hosts"]["clob"] + "/ok") as answer:
             assert json.load(answer) == "OK"

@@ -142,6 +142,10 @@ class Reader:
 
     def __init__(self) -> None:
         self.asked, self.gate, self.fault = [], asyncio.Event(), None
+        self.touched = []
+
+    def touch(self, instrument):
+        self.touched.append(instrument.id)
 
     async def read(self, asked_ns, since_ns):
         self.asked.append((asked_ns, since_ns))
@@ -877,6 +881,7 @@ async def test_work_on_the_chain_is_done_one_after_another_and_told():
         SplitFailed("0xmarket", 8, "", True, "w4"),
     ]
     assert r.chain.calls == [("merge", 5), ("merge", 6), ("split", 7), ("split", 8)]
+    assert r.reader.touched, "the next reading of the account asks for what has moved"
 
 
 async def test_a_result_that_is_not_known_is_asked_about_and_never_done_again():

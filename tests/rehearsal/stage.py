@@ -139,6 +139,15 @@ class Rehearsal:
 
     # What is known at the end.
 
+    def foreign(self) -> dict[str, Decimal]:
+        """Shares by token that no order of the program made: granted from outside, or bought by somebody else's order."""
+        found: dict[str, Decimal] = dict(self.watch.granted)
+        for fill in self.truth()["fills"]:
+            if fill["order"] not in self.watch.sent and fill["status"] != "FAILED":
+                sign = 1 if fill["side"] == "BUY" else -1
+                found[fill["token"]] = found.get(fill["token"], Decimal(0)) + sign * fill["size"]
+        return found
+
     def truth(self) -> dict[str, Any]:
         found: dict[str, Any] = self.background.call(self.venue.house.truth, self.account)
         return found
@@ -166,7 +175,15 @@ class Watch:
         self.faults: list[str] = []
         self.sent: Counter[str] = Counter()
         self.accepted = 0
-        house, submit = venue.house, venue.house.submit
+        self.granted: dict[str, Decimal] = {}
+        house, submit, grant = venue.house, venue.house.submit, venue.house.grant
+
+        def granting(who: Any, token: str | None, amount: Decimal) -> None:
+            if token is not None:
+                self.granted[token] = self.granted.get(token, Decimal(0)) + amount
+            grant(who, token, amount)
+
+        house.grant = granting
 
         def watched(who: Any, fields: Any, now_ms: int) -> Any:
             if who is not account or fields.id.startswith(f"0x{now_ms:032x}"):
@@ -200,14 +217,6 @@ def held(state: State) -> dict[str, int]:
     return found
 
 
-def foreign(state: State) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for market in state.markets.values():
-        for token, leg in zip(market.instrument.token_ids, (market.position.yes, market.position.no), strict=True):
-            found[token] = leg.foreign
-    return found
-
-
 def live(state: State) -> list[Order]:
     return [order for order in state.orders.values() if order.is_live]
 
@@ -216,10 +225,17 @@ def units(amount: Decimal) -> int:
     return int(amount * SHARE)
 
 
-def agree(state: State, truth: dict[str, Any], granted: dict[str, Decimal] | None = None) -> None:
-    """Position and cash of the ledger are the venue's, to the last unit; what was granted from outside is foreign."""
-    ours, granted = held(state), granted or {}
+def agree(state: State, truth: dict[str, Any], foreign: dict[str, Decimal]) -> None:
+    """Position and cash of the ledger are the venue's, to the last unit; what others made is seen and is not ours."""
+    ours = held(state)
+    seen = {
+        token: leg.foreign
+        for market in state.markets.values()
+        for token, leg in zip(market.instrument.token_ids, (market.position.yes, market.position.no), strict=True)
+    }
     for token, amount in truth["shares"].items():
-        expected = units(amount) - units(granted.get(token, Decimal(0)))
-        assert ours.get(token, 0) == expected, f"token {token[:8]}: ledger {ours.get(token, 0)}, venue {expected}"
+        others = units(foreign.get(token, Decimal(0)))
+        told = f"token {token[:8]}: ledger {ours.get(token, 0)}, foreign {seen.get(token, 0)}; venue {amount}, {others} of others"
+        assert ours.get(token, 0) == units(amount) - others, told
+        assert seen.get(token, 0) == others, told
     assert state.cash == units(truth["cash"]), f"cash: ledger {state.cash}, venue {units(truth['cash'])}"

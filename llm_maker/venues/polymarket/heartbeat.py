@@ -92,12 +92,13 @@ class Heartbeat:
         return await self._clob.private("POST", _PATH, body=msgspec.json.encode({"heartbeat_id": self._id}), timeout=REQUEST_S)
 
     def _starve(self, why: str) -> None:
-        if self.pulse is not Pulse.STARVED:
+        if self.pulse is not Pulse.STARVED and self.beats:
+            # Before the first beat nothing is armed, and there is nothing to keep back.
             self._say(Level.ERROR, f"heartbeat kept back: {why}; the venue cancels all of ours within 15 s")
         self.pulse, self.why = Pulse.STARVED, why
 
     def _recover(self) -> None:
-        if self._alarmed or self.pulse is Pulse.STARVED:
+        if self._alarmed or (self.pulse is Pulse.STARVED and self.beats > 1):
             self._say(Level.INFO, "heartbeat accepted again")
         self._alarmed = False
         self.pulse, self.why = Pulse.BEATING, ""

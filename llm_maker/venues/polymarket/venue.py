@@ -53,6 +53,7 @@ MAX_WAITING = 10_000
 
 class AccountReader(Protocol):
     async def read(self, asked_ns: int, since_ns: int) -> list[Event]: ...
+    def touch(self, instrument: Instrument) -> None: ...
 
 
 class UserStream(Protocol):
@@ -131,7 +132,7 @@ class PolymarketVenue:
             follow=self._lookups.follow,
             fail=self._failed,
         )
-        self._work = ChainWork(chain, pace, emit=self._tell, spawn=self._spawn)
+        self._work = ChainWork(chain, pace, emit=self._worked, spawn=self._spawn)
 
     def know(self, instrument: Instrument) -> None:
         """A market we may trade, or new rules of one."""
@@ -244,6 +245,13 @@ class PolymarketVenue:
     def _tell(self, event: Event) -> None:
         if self._emit is not None:
             self._emit(event)
+
+    def _worked(self, event: Event) -> None:
+        """The chain has moved shares or cash: the next reading of the account must ask for them."""
+        instrument = self._instruments.get(getattr(event, "instrument", ""))
+        if instrument is not None:
+            self._reader.touch(instrument)
+        self._tell(event)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
