@@ -126,10 +126,9 @@ class Daemon:
         simulators: list[Simulator] = [self.exchange] if self.exchange else []
         if self.provider == "simulated" and world.market is not None:
             simulators.append(simulated_analyst(config, world.market))
-        ticker = Ticker(world.start_ns)
         sources: list[tuple[str, Simulator]] = [("", world.feed)] if world.feed else []
         sources += [(config.account, s) for s in simulators]
-        sources.append(("", ticker))
+        sources.append(("", Ticker(world.start_ns)))
         timeline = Timeline(sources)
         exchange = msgspec.to_builtins(self.exchange.params) if self.exchange else None
         label = {"world": world.label, "exchange": exchange, "build": __version__}
@@ -171,7 +170,7 @@ class Daemon:
         self.session = Session([self.account], timeline)
         self.session.now = max(engine.state.now, world.start_ns) if live else engine.state.now or world.start_ns
         if live is not None:
-            ticker.skip_to(self.session.now)
+            timeline.skip_to(self.session.now)
             refuse_unsafe(engine.state, config, world.start_ns, unproved=self.options.unproved)
         self.resumed = back.latest is not None
         self.before = summary.mark(engine.state)

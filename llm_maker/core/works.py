@@ -151,32 +151,43 @@ def on_redeemed(step: Step, event: CashMoved) -> None:
 
 
 def judge_works(step: Step, told: dict[tuple[str, Leg], int]) -> None:
-    """Works whose answer is overdue, or was lost with the last session, end as the account shows (`told`: holdings)."""
+    """Works that nobody will answer any more end as the account shows (`told`: holdings).
+
+    One of an earlier session has lost whoever was to answer it: that it was done is believed at once. That it was not done is
+    believed of any only once it is overdue: a transaction may still be on its way.
+    """
     state = step.state
     for work in list(state.works.values()):
         overdue = step.now - work.asked_ns > WORK_PATIENCE_NS
+        orphaned = not work.work_id.startswith(f"{state.session}-")
         market = state.markets.get(work.instrument)
-        if not overdue or market is None or market.position.pending:
+        if not (overdue or orphaned) or market is None or market.position.pending:
             continue
-        held = market.position
-        yes, no = told.get((work.instrument, Leg.YES), 0), told.get((work.instrument, Leg.NO), 0)
-        match work.what:
-            case "merge" if yes <= held.yes.settled - work.qty and no <= held.no.settled - work.qty:
-                done = True
-                _merged(step, market, work.qty, 0)
-            case "merge" if yes >= held.yes.settled and no >= held.no.settled:
-                done = False
-                held.merge_failed(work.qty)
-            case "split" if yes >= held.yes.settled + work.qty and no >= held.no.settled + work.qty:
-                done = True
-                _split(step, market, work.qty, 0)
-            case "split" | "redeem":
-                done = False
-            case _:
-                continue
+        done = _shows(market, work, told)
+        if not (done or overdue):
+            continue
+        if done and work.what == "merge":
+            _merged(step, market, work.qty, 0)
+        elif done:
+            _split(step, market, work.qty, 0)
+        elif work.what == "merge":
+            market.position.merge_failed(work.qty)
         del state.works[work.work_id]
         text = f"{work.what} {work.work_id} was never answered; by the account it was {'done' if done else 'not done'}"
         step.notice(Level.WARNING, "work_judged", text, work.instrument)
+
+
+def _shows(market: Market, work: Work, told: dict[tuple[str, Leg], int]) -> bool:
+    """Both legs of the account have moved by the work's quantity, what is not ours left aside."""
+    sign = {"merge": -1, "split": 1}.get(work.what, 0)
+    if not sign:
+        return False  # a redemption is asked for again, or shows as paid by itself
+    for leg in (Leg.YES, Leg.NO):
+        held = market.position.held(leg)
+        have = told.get((work.instrument, leg), 0) - held.foreign
+        if sign * (have - held.settled) < work.qty:
+            return False
+    return True
 
 
 def redeemed_elsewhere(step: Step, market: Market, leg: Leg) -> None:

@@ -74,6 +74,12 @@ class Timeline:
         """Nothing has been taken from a source that was not yet handed on: the moment to begin a new file."""
         return not self._ready
 
+    def skip_to(self, now: int) -> None:
+        """Time passed in which nothing ran: its Ticks are left out."""
+        for _, source in self.sources:
+            if isinstance(source, Ticker):
+                source.skip_to(now)
+
     def next_ns(self) -> int | None:
         """When the next event is due; None: never."""
         if self._ready:

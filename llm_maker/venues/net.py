@@ -115,7 +115,10 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Http:
-    """One host, one session, connections kept alive. Nothing is tried twice here: that is for who knows what it means."""
+    """One host, one session, connections kept alive. Nothing is tried twice here: that is for who knows what it means.
+
+    But for one case, which is the library's: a GET or DELETE that finds its kept connection closed is sent once more on a new one.
+    """
 
     def __init__(
         self, base: str, pace: Pace, *, timeout: float = 5.0, limits: Mapping[tuple[str, str], tuple[float, float]] | None = None

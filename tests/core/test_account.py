@@ -724,6 +724,18 @@ def test_a_merge_that_is_never_answered_ends_as_the_account_shows(left: int, mer
     assert rig.market().position.sets() == left and not rig.state.halts
 
 
+def test_a_merge_of_an_earlier_session_that_was_done_is_seen_at_once():
+    rig = sets(Rig().start(), 20)
+    rig.run(3)
+    worth_before = worth.equity(rig.state)
+    rig.send(ev.Started(2, True), held_at_venue(rig, 20 * SHARE, 20 * SHARE))
+    assert rig.state.works and rig.state.counts.merges == 0, "it may still be on its way"
+    rig.wait(6)
+    rig.send(held_at_venue(rig, 0, 0))
+    assert not rig.state.works and rig.state.counts.merges == 1 and not rig.state.halts
+    assert worth.equity(rig.state) == worth_before and rig.market().position.sets() == 0
+
+
 def test_a_person_splits_cash_into_sets():
     rig = Rig().start()
     before = worth.equity(rig.state)

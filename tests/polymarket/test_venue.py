@@ -508,19 +508,22 @@ async def test_an_order_over_the_limit_waits_is_refused_here_and_never_leaves():
         assert len(r.server.lines("POST")) == 1
 
 
-async def test_a_cancel_waits_behind_no_order_and_may_make_debts():
+async def test_a_cancel_waits_behind_no_order_and_leaves_in_portions_that_the_limiter_takes():
     old = [place(f"0-{n}") for n in range(40)]
     commands = [place(f"1-{n}") for n in range(10)]
-    settings = VenueSettings(orders_per_s=0.001, orders_burst=1, cancels_per_s=0.001, cancels_burst=1, max_wait_s=1_000.0)
+    settings = VenueSettings(orders_per_s=0.001, orders_burst=1, cancels_per_s=100.0, cancels_burst=25, max_wait_s=1_000.0)
     async with rig(settings) as r:
         r.venue.remember((command, MARKET) for command in old)
         r.server.on("POST", "/order", Book(*commands))
         r.server.on("DELETE", "/orders", cancels_all)
+        r.server.on("DELETE", "/order", cancels_all)
         r.do(*commands)
         await r.heard(1, OrderAccepted)
         r.do(*[cancel(command.order_id) for command in old])
         await r.heard(40, OrderCanceled)
-        assert r.server.lines() == ["POST /order", "DELETE /orders"], "nine orders wait, all cancels are through"
+        assert r.server.lines()[0] == "POST /order" and "POST /orders" not in r.server.lines(), "nine orders wait"
+        portions = [len(seen.json) if isinstance(seen.json, list) else 1 for seen in r.server.of("DELETE /orders")]
+        assert portions[0] == 25 and max(portions) <= 25, "more at once would be refused whole"
 
 
 async def test_a_thousand_and_one_cancels_are_two_requests():

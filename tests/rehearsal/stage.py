@@ -183,7 +183,16 @@ class Watch:
                 self.granted[token] = self.granted.get(token, Decimal(0)) + amount
             grant(who, token, amount)
 
-        house.grant = granting
+        self.withdrawn: list[str] = []
+        """Orders that the account itself has canceled, or its falling silent."""
+        cancel = house.cancel
+
+        def canceling(who: Any, ids: Any, now_ms: int) -> Any:
+            done = cancel(who, ids, now_ms)
+            self.withdrawn += done[0] if who is account else []
+            return done
+
+        house.grant, house.cancel = granting, canceling
 
         def watched(who: Any, fields: Any, now_ms: int) -> Any:
             if who is not account or fields.id.startswith(f"0x{now_ms:032x}"):

@@ -104,7 +104,7 @@ class OrderEntry:
         self._emit, self._spawn, self._say, self._follow, self._fail = emit, spawn, say, follow, fail
         now = pace.now()
         self._order_tokens = Bucket(settings.orders_per_s, settings.orders_burst, now)
-        self._cancel_tokens = Bucket(settings.cancels_per_s, settings.cancels_burst, now, debt=True)
+        self._cancel_tokens = Bucket(settings.cancels_per_s, settings.cancels_burst, now)
         self._orders: deque[Ticket] = deque()
         self._cancels: dict[str, str] = {}
         """Our id -> the venue's, in the order they came."""
@@ -211,7 +211,9 @@ class OrderEntry:
             wait = self._cancel_tokens.delay(1.0, now)
             if wait > 0:
                 return wait
-            chunk = list(self._cancels.items())[:MAX_CANCELS]
+            # A request over what the limiter has left is refused whole, so no more than that leaves at once.
+            room = min(MAX_CANCELS, max(1, int(self._cancel_tokens.tokens(now))))
+            chunk = list(self._cancels.items())[:room]
             for order_id, _ in chunk:
                 del self._cancels[order_id]
             self._cancel_tokens.take(len(chunk), now)

@@ -1,0 +1,187 @@
+"""The whole daemon, live, against a whole fake venue that misbehaves: money agrees to the unit, nothing is doubled, nothing rests."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.polymarket.faults import KINDS, Faults, Gust
+from tests.rehearsal.stage import Rehearsal, agree, live
+
+CALM_S = 180.0
+"""Venue seconds after a storm: settlements end, doubts are looked up, lists are read."""
+QUICK_S = 480.0
+"""A storm of an hour pressed into eight minutes."""
+
+
+def pressed(storm: list[Gust], into_s: float) -> list[Gust]:
+    """The same gusts, all beginning within a shorter time; none lasts longer than a third of it."""
+    longest = max(gust.at_s for gust in storm)
+    squeezed = []
+    for gust in storm:
+        at_s = 30.0 + gust.at_s * (into_s * 0.7 - 30.0) / longest
+        squeezed.append(Gust(at_s, at_s + min(gust.until_s - gust.at_s, into_s / 3), gust.kind, gust.share, gust.times))
+    return squeezed
+
+
+def weather(rehearsal: Rehearsal, storm: list[Gust], lasts_s: float) -> None:
+    """Bad weather for so long, then calm."""
+    rehearsal.background.call(rehearsal.faults.play, storm, rehearsal.venue.now_ms())
+    rehearsal.wait(lasts_s)
+    rehearsal.background.call(rehearsal.faults.calm)
+
+
+def ended_well(rehearsal: Rehearsal) -> None:
+    """Stopped in order, proved; ledger and venue agree; nothing of ours rests and nothing of others was touched."""
+    open_before = {row["id"] for row in rehearsal.background.call(rehearsal.venue.house.open_orders, rehearsal.account)}
+    foreign_before = {i for i in open_before if i not in rehearsal.watch.sent}
+    result = rehearsal.stop(90)
+    assert (result["exit_code"], result["clean_stop"], result["resting"]) == (0, True, []), rehearsal.errors()[-3000:]
+    rehearsal.check()
+    resting = {row["id"] for row in rehearsal.background.call(rehearsal.venue.house.open_orders, rehearsal.account)}
+    assert not resting & set(rehearsal.watch.sent), "of ours, resting after the stop"
+    assert resting <= foreign_before, "only the crowd may have taken an order of somebody else"
+    canceled = [r for r in rehearsal.watch.withdrawn if r not in rehearsal.watch.sent]
+    assert not canceled, f"orders of somebody else were canceled: {canceled}"
+    state = rehearsal.state()
+    assert not live(state)
+    agree(state, rehearsal.truth(), rehearsal.foreign())
+
+
+def storm(home: Path, seed: int, speed: float, gusts: list[Gust], lasts_s: float) -> Counter[str]:
+    with Rehearsal(home, seed, speed) as rehearsal:
+        rehearsal.start()
+        weather(rehearsal, gusts, lasts_s)
+        rehearsal.wait(CALM_S)
+        ended_well(rehearsal)
+        assert rehearsal.watch.accepted > 20, "it did trade"
+        return rehearsal.faults.seen
+
+
+@pytest.mark.timeout(180)
+def test_a_short_storm_ends_in_agreement(tmp_path):
+    seed = 11
+    print(f"seed {seed}")
+    seen = storm(tmp_path, seed, 20.0, pressed(Faults.storm(seed), QUICK_S), QUICK_S)
+    assert len(seen) >= 25, f"kinds of fault that happened: {sorted(seen)}"
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", [int(s) for s in os.environ.get("LLM_MAKER_STORM_SEEDS", "21 22 23").split()])
+def test_an_hour_of_storm_ends_in_agreement(tmp_path, seed):
+    """Every kind of fault, in three hours together."""
+    print(f"seed {seed}")
+    seen = storm(tmp_path, seed, 12.0, Faults.storm(seed, 2), 3_600.0)
+    SEEN.update(seen)
+
+
+SEEN: Counter[str] = Counter()
+
+
+@pytest.mark.prove
+def test_the_hours_together_saw_every_kind_of_fault():
+    if not SEEN:
+        pytest.skip("the hours did not run in this process")
+    assert not set(KINDS) - set(SEEN)
+
+
+def killed_again_and_again(home: Path, seed: int, speed: float, times: int) -> None:
+    """kill -9 at random moments, start again; at the end everything is as if nothing had happened."""
+    dice = random.Random(seed)
+    with Rehearsal(home, seed, speed) as rehearsal:
+        for _ in range(times):
+            rehearsal.start()
+            rehearsal.wait(dice.uniform(1.5, 6.0) * speed)
+            rehearsal.kill()
+        rehearsal.start()
+        rehearsal.wait(CALM_S)
+        assert rehearsal.watch.accepted > times / 2, "it did trade between the kills"
+        ended_well(rehearsal)
+        assert not [i for i, count in rehearsal.watch.sent.items() if count > 1], "no order is sent twice"
+
+
+@pytest.mark.timeout(180)
+def test_killed_ten_times_it_doubles_nothing_and_loses_no_fill(tmp_path):
+    seed = 31
+    print(f"seed {seed}")
+    killed_again_and_again(tmp_path, seed, 10.0, 10)
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(1800)
+def test_killed_a_hundred_times(tmp_path):
+    seed = 32
+    print(f"seed {seed}")
+    killed_again_and_again(tmp_path, seed, 10.0, 100)
+
+
+@pytest.mark.timeout(120)
+def test_a_daemon_that_stands_still_is_silent_and_the_venue_cancels_for_it(tmp_path):
+    with Rehearsal(tmp_path, 41, 5.0) as rehearsal:
+        house = rehearsal.venue.house
+        rehearsal.start()
+        rehearsal.wait(40)
+        mine = [row["id"] for row in rehearsal.background.call(house.open_orders, rehearsal.account)]
+        assert mine, "it quotes"
+        beats = rehearsal.background.call(lambda: sum("heartbeats" in entry[2] for entry in rehearsal.venue.log))
+        assert beats >= 4
+        assert rehearsal.process is not None
+        rehearsal.process.send_signal(signal.SIGSTOP)
+        rehearsal.wait(25)
+        assert rehearsal.background.call(house.open_orders, rehearsal.account) == [], "ten seconds without a beat, and five to notice"
+        rehearsal.process.send_signal(signal.SIGCONT)
+        rehearsal.wait(CALM_S)
+        assert rehearsal.background.call(house.open_orders, rehearsal.account), "it has come back"
+        ended_well(rehearsal)
+
+
+@pytest.mark.timeout(120)
+def test_a_halted_daemon_lets_the_heartbeat_go_and_a_person_brings_it_back(tmp_path):
+    from llm_maker.console.control import ControlClient
+
+    with Rehearsal(tmp_path, 42, 5.0) as rehearsal:
+        rehearsal.background.call(rehearsal.faults.on, "foreign_order", 1.0)
+        rehearsal.wait(2)
+        rehearsal.start()
+        rehearsal.wait(40)
+        status = ControlClient.call(tmp_path, "status")
+        assert status["mode"] == "halted" and "foreign_orders" in str(status)
+        assert rehearsal.watch.accepted == 0, "nothing is quoted beside orders that nobody has looked at"
+        assert not rehearsal.background.call(lambda: [e for e in rehearsal.venue.log if "heartbeats" in e[2]]), "and nothing is armed"
+        ControlClient.call(tmp_path, "resume")
+        rehearsal.wait(40)
+        assert rehearsal.watch.accepted > 0
+        ended_well(rehearsal)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", [1, 2, 3])
+def test_every_kind_of_wallet_trades(tmp_path, kind):
+    with Rehearsal(tmp_path, 50 + kind, 10.0, kind=kind) as rehearsal:
+        rehearsal.start()
+        rehearsal.wait(120)
+        assert rehearsal.watch.accepted > 5
+        ended_well(rehearsal)
+
+
+@pytest.mark.timeout(60)
+def test_a_second_live_daemon_of_the_same_wallet_is_refused(tmp_path):
+    with Rehearsal(tmp_path, 60, 10.0, markets=1) as rehearsal:
+        rehearsal.start()
+        rehearsal.wait(20)
+        first = rehearsal.process
+        other = Path(tmp_path / "other")
+        other.mkdir()
+        rehearsal.start("--home", str(other))
+        second = rehearsal.process
+        assert second is not None
+        second.communicate(timeout=30)
+        assert second.returncode == 2 and "trades live with the wallet" in rehearsal.errors()
+        rehearsal.process = first
+        assert rehearsal.alive() and rehearsal.stop()["clean_stop"]
