@@ -25,8 +25,8 @@ test: $(VENV)/.installed-dev
 prove: $(VENV)/.installed-dev
 	@$(PY) -m benchmarks.prove $(ARGS)
 
-# Speed and memory beside their goals; ARGS="--json FILE" keeps the figures.
-bench: $(VENV)/.installed-dev
+# Speed and memory beside their goals, and beside a typical bot; ARGS="--json FILE" keeps the figures.
+bench: $(VENV)/.installed-bench
 	@$(PY) -m benchmarks $(ARGS)
 
 # Style, types, the import contract and our bans, alone.
@@ -47,6 +47,11 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | venv
 	@echo "Installing into $(VENV), with the tools for tests ..." >&2
 	@$(PIP) --editable ".[dev]" >&2
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-bench: pyproject.toml constraints.txt | venv
+	@echo "Installing into $(VENV), with what the benchmarks compare ..." >&2
+	@$(PIP) --editable ".[dev,bench]" >&2
+	@touch $(VENV)/.installed $(VENV)/.installed-dev $@
 
 # The environment is made with the first Python that is recent enough; one that is there is kept, and checked.
 venv:

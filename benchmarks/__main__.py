@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import hot, process
+from benchmarks import hot, live, process
 from benchmarks.rows import FULL, TINY, Row, Size, as_plain, table
 
 Benchmark = Callable[[Size, Path], list[Row]]
@@ -24,6 +24,14 @@ BENCHMARKS: dict[str, Benchmark] = {
     "first_quote": process.first_quote,
     "memory": process.memory,
 }
+LIVE: dict[str, Benchmark] = {
+    "sign": live.sign,
+    "burst": live.burst,
+    "wire": live.wire,
+    "live_memory": live.live_memory,
+}
+"""At a venue on loopback."""
+ALL = BENCHMARKS | LIVE
 
 
 def measure(size: Size, names: list[str]) -> list[Row]:
@@ -32,17 +40,17 @@ def measure(size: Size, names: list[str]) -> list[Row]:
     for name in names:
         print(f"{name} ...", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(prefix="llm_maker-bench-") as folder:
-            rows += BENCHMARKS[name](size, Path(folder))
+            rows += ALL[name](size, Path(folder))
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks", description="Speed and memory beside the goals of the design.")
-    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("names", nargs="*", choices=[*ALL, []], metavar="NAME", help=", ".join(ALL))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     parser.add_argument("--tiny", action="store_true", help="the smallest sizes: does it run, not how fast")
     args = parser.parse_args()
-    rows = measure(TINY if args.tiny else FULL, args.names or list(BENCHMARKS))
+    rows = measure(TINY if args.tiny else FULL, args.names or list(ALL))
     missed = [r.name for r in rows if r.met is False]
     load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores" if hasattr(os, "getloadavg") else f"{os.cpu_count()} cores"
     print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {load}; ratios are of one run")

@@ -1,4 +1,4 @@
-"""An order's EIP-712 digest and signer, worked out apart from the program under test: what the loopback venue names and proves orders by.
+"""An order's EIP-712 digest and signer, worked out apart from the program under test: the loopback venue's ids and its proof.
 
 The venue's id of an order is its digest (`polymarket.md` 1.3); a maker that is told another id stops at once.
 """

@@ -122,11 +122,22 @@ def live_keys(port: int, markets: int) -> dict[str, object]:
 
 
 @contextlib.contextmanager
-def daemon(port: int, markets: int, home: Path) -> Iterator[subprocess.Popen[str]]:
-    """Our daemon, live on the loopback venue. Leaving stops it in order, and asks for the proof that nothing rests."""
+def daemon(port: int, markets: int, home: Path, *, orderly: bool = True) -> Iterator[subprocess.Popen[str]]:
+    """Our daemon, live on the loopback venue. Leaving stops it in order, with the proof that nothing rests; or just ends it."""
     home.mkdir(parents=True, exist_ok=True)
     secrets = {"LLM_MAKER_PK": KEY, "LLM_MAKER_BROWSER_ADDRESS": ADDRESS, "XDG_STATE_HOME": str(home)}
-    command = [sys.executable, "-m", "llm_maker", "run", "--config", str(ROOT / "config.yaml"), "--home", str(home), "--yes", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "llm_maker",
+        "run",
+        "--config",
+        str(ROOT / "config.yaml"),
+        "--home",
+        str(home),
+        "--yes",
+        "--json",
+    ]
     with (home / "said.txt").open("w", encoding="utf-8") as said:
         process = subprocess.Popen(
             command,
@@ -138,6 +149,9 @@ def daemon(port: int, markets: int, home: Path) -> Iterator[subprocess.Popen[str
         )
     try:
         yield process
+        assert process.poll() is None, f"our daemon ended with exit {process.returncode}: see {said.name}"
+        if not orderly:
+            return
         process.send_signal(signal.SIGINT)
         told = process.communicate(timeout=_PATIENCE_S)[0]
         words = (home / "said.txt").read_text(encoding="utf-8")[-2_000:]

@@ -1,14 +1,13 @@
 """On the wire, over loopback: what a moved price costs until the answer stands at the venue, ours against a typical bot's; orders a
 second through our port; and the floor of signing.
 
-Every leg is a process of its own against the same seeded frames (`loopback_venue`), one leg after the other and turn about, so that
-a busy machine disturbs both alike. Ours is the whole daemon: journal, ledger, logs, risk, checks and heartbeat. Only its pace is set
-so high that no limit is measured, and it follows every tick at once.
+Each leg is a process of its own against the same seeded frames (`loopback_venue`), one after the other and turn about, so that
+a busy machine disturbs both alike. Ours is the whole daemon: journal, ledger, logs, risk, checks and heartbeat. Only its pace is
+set so high that no limit is measured, and it follows every tick at once.
 """
 
 from __future__ import annotations
 
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,11 @@ def wire(size: Size, folder: Path) -> list[Row]:
                     assert venue.next().get("ready"), "the venue waits for two quotes in every market first"
                     rounds[name].append([venue.next() for _ in size.live_rates])
                 venue.end()
-    return [each for place, rate in enumerate(size.live_rates) for each in _of_rate(rate, {n: [r[place] for r in rounds[n]] for n in rounds})]
+    return [
+        each
+        for place, rate in enumerate(size.live_rates)
+        for each in _of_rate(rate, {n: [r[place] for r in rounds[n]] for n in rounds})
+    ]
 
 
 def _venue_args(size: Size, seed: int) -> list[str]:
@@ -55,13 +58,13 @@ def _of_rate(rate: int, told: dict[str, list[dict[str, Any]]]) -> list[Row]:
     for kind, words in _WORDS.items():
         taken = {name: [each[kind] for each in rounds] for name, rounds in told.items()}
         for name, rounds in taken.items():
-            rows.append(_spread(f"{words}, {rate:,} messages/s, {name}", rounds, _missed(told[name], rate) or legs.missing_bot()))
+            rows.append(_spread(f"{words}, {rate:,}/s: {name}", rounds, _missed(told[name], rate) or legs.missing_bot()))
         if len(taken) == 2 and all(rounds and all(rounds) for rounds in taken.values()):
             for share, name in ((0.5, "p50"), (0.99, "p99")):
                 ours, theirs = ([percentile(samples, share) for samples in taken[leg]] for leg in ("ours", "typical bot"))
                 ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
                 note = _STRETCH if share == 0.5 else ""
-                rows.append(row(f"... {name} over the typical bot's", ratios, "x", goal=_GOAL, note=note))
+                rows.append(row(f"{words}, {rate:,}/s: {name} over the typical bot's", ratios, "x", goal=_GOAL, note=note))
     return rows
 
 
@@ -89,38 +92,55 @@ def _missed(rounds: list[dict[str, Any]], rate: int) -> str:
 
 def sign(size: Size, folder: Path) -> list[Row]:
     """A command becomes a signed order, against the least that can be: one signature of coincurve's and two keccaks."""
-    from benchmarks import port
+    from benchmarks import entry
 
-    rows = port.signing(size)
-    ratio = [ours / floor for ours, floor in zip(*rows[:2], strict=True)]
-    named = [
-        row("draft and sign an order", rows[0], "us", note="amounts, salt, digest and signature, from the core's command"),
-        row("one coincurve signature and two keccaks", rows[1], "us"),
-        row("draft and sign over that", ratio, "x", goal=1.5),
+    ours, floor, theirs = entry.signing(size.signatures, size.repeats)
+    ratios = [a / b for a, b in zip(ours, floor, strict=True)]
+    rows = [
+        row("draft and sign an order", ours, "us", note="amounts, salt, digest and signature, from the core's command"),
+        row("one coincurve signature and two keccaks", floor, "us"),
+        row("draft and sign over that", ratios, "x", goal=1.5),
     ]
-    if len(rows) > 2:
-        named.append(row("the same order by py-clob-client-v2", rows[2], "us", note="create_order, tick size and neg risk known"))
-    return named
+    if theirs:
+        rows.append(row("the same order by py-clob-client-v2", theirs, "us", note="create_order, all it asks for known"))
+    return rows
 
 
 def burst(size: Size, folder: Path) -> list[Row]:
     """Orders a second through our port: drafted, signed, posted in batches, acknowledged; without core and journal."""
-    from benchmarks import port
+    from benchmarks import entry
 
     with legs.venue("--markets", str(size.live_markets)) as venue:
-        took = port.burst(venue.port, size.burst_orders, size.repeats)
+        took = entry.burst(venue.port, size.live_markets, size.burst_orders, size.repeats)
         said = venue.end()
-    requests = said["requests"].get("POST /orders", 0) + said["requests"].get("POST /order", 0)
-    note = f"{size.burst_orders} at once, {said['orders'] / max(requests, 1):.1f} in a request, to the last acknowledgement"
-    return [row("orders through our port", [size.burst_orders / each for each in took], "orders/s", goal=1_000, more=True, note=note)]
+    requests = sum(said["requests"].get(f"POST {path}", 0) for path in ("/order", "/orders"))
+    note = f"{size.burst_orders} at once, {said['orders'] / requests:.1f} in a request, to the last acknowledgement"
+    return [
+        row("orders through our port", [size.burst_orders / each for each in took], "orders/s", goal=1_000, more=True, note=note)
+    ]
+
+
+_MEMORY_GOALS = {20: 80.0, 500: 120.0, 1_000: 180.0}
 
 
 def live_memory(size: Size, folder: Path) -> list[Row]:
-    """Resident memory of the live daemon that follows many markets."""
-    from benchmarks import following
+    """Peak resident memory of the live daemon once it has followed so many markets for a while; Linux alone tells it."""
+    rows = []
+    for markets in size.live_memory_markets:
+        told = ["--markets", str(markets), "--rates", "1000", "--seconds", f"{size.live_s:g}", "--warm", "0", "--moves", "0"]
+        with legs.venue(*told) as venue, legs.daemon(venue.port, markets, folder / str(markets), orderly=False) as process:
+            assert venue.next().get("ready"), "the venue waits until every token is followed"
+            achieved = venue.next()["achieved"]
+            peak = _peak_mb(process.pid)
+            if peak:
+                note = f"every market followed, {size.live_s:g} s of {achieved:,.0f} messages/s"
+                name = f"peak memory live, {markets:,} markets"
+                rows.append(Row(name=name, value=peak, unit="MB", goal=_MEMORY_GOALS.get(markets), note=note))
+    return rows
 
-    return [each for markets in size.live_memory_markets for each in following.memory(size, folder / str(markets), markets)]
 
-
-def middle(values: list[float]) -> float:
-    return statistics.median(values)
+def _peak_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        return 0.0
+    return next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))

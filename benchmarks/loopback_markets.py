@@ -35,9 +35,7 @@ class Told:
         text = self.changes.replace("#", str(number))
         market = self.market
         market.changed_ms = now_ms
-        return (
-            f'{{"market":"{market.id}","price_changes":[{text}],"timestamp":"{now_ms}","event_type":"price_change"}}'
-        ).encode()
+        return (f'{{"market":"{market.id}","price_changes":[{text}],"timestamp":"{now_ms}","event_type":"price_change"}}').encode()
 
 
 class Market:

@@ -1,9 +1,9 @@
-"""A tiny, fast stand-in of the venue on loopback, for benchmarks only: run as a process, so that nobody's interpreter lock is shared.
+"""A tiny, fast stand-in of the venue on loopback, for benchmarks only; a process, so that nobody's interpreter lock is shared.
 
-`python -m benchmarks.loopback_venue --rates 100,2000 --seconds 10` prints its port, waits until a maker rests two quotes in every
-market, then sends seeded, numbered frames at each rate in turn and times the answers (`reactions`): from just before a frame that
-moves a best price is written to the socket, to when the whole request that answers it has been read from its own. Each rate's figures
-are one line of JSON; then it serves on until its standard input ends.
+`python -m benchmarks.loopback_venue --rates 100,2000 --seconds 10` prints its port and waits until a maker rests two quotes in each
+market (or, where nothing shall move, follows every token). Then it sends seeded, numbered frames at each rate in turn and times the
+answers (`reactions`): from just before a frame that moves a best price is written to the socket, to when the whole request that
+answers it has been read from its own. Each rate's figures are one line of JSON; then it serves on until its standard input ends.
 
 It takes every order and cancel at once and says so on the user channel. It checks nothing before it answers: digests make the ids,
 and who signed each order is worked out at the end, so that nobody is timed for orders that no venue would take. The loop is the
@@ -34,7 +34,7 @@ _PAGE = 100
 _IDLE_RATE = 100
 """Frames a second before and after the measured ones: a feed that falls silent would pull every quote."""
 _TAIL_S = 1.0
-"""After a rate, for the last answers."""
+"""After a rate, for the last answers; half as long as the rate itself at most."""
 _PATIENCE_S = 120.0
 _CASH = str(10**12)
 _PROVED = 20_000
@@ -263,6 +263,11 @@ class LoopbackVenue:
 
     # The measurement.
 
+    def ready(self, *, quoted: bool) -> bool:
+        """Every token is followed, and two quotes rest in every market if that is asked for."""
+        markets = len(self.feed.markets)
+        return len(self.subscribed) == 2 * markets and (not quoted or self.reactions.quoted(markets))
+
     async def idle(self, ready: Callable[[], bool]) -> bool:
         """Frames that move nothing, until it is so; False: it never was."""
         limit = time.monotonic() + _PATIENCE_S
@@ -290,7 +295,7 @@ class LoopbackVenue:
         await self.pace(rate, seconds, every)
         took = time.monotonic() - began
         self.reactions.scored = False
-        await self.pace(_IDLE_RATE, _TAIL_S, 0)
+        await self.pace(_IDLE_RATE, min(_TAIL_S, seconds / 2), 0)
         return {"rate": rate, "achieved": rate * seconds / took, **self.reactions.report()}
 
     def forged(self) -> int:
@@ -352,12 +357,13 @@ def _watch_input(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
 
 
 async def _measure(venue: LoopbackVenue, args: argparse.Namespace) -> None:
-    if not await venue.idle(lambda: venue.reactions.quoted(args.markets)):
-        _say({"failed": f"no two quotes in each of {args.markets} markets; rests: {len(venue.reactions.live)}"})
+    if not await venue.idle(lambda: venue.ready(quoted=args.moves > 0)):
+        followed, rests = len(venue.subscribed), len(venue.reactions.live)
+        _say({"failed": f"of {args.markets} markets {followed} tokens are followed and {rests} orders rest: no maker is ready"})
         return
     _say({"ready": True})
     for rate in (int(rate) for rate in args.rates.split(",")):
-        every = max(rate // args.moves, 1)
+        every = max(rate // args.moves, 1) if args.moves else 0
         _say(await venue.measure(rate, every, args.warm, args.seconds))
 
 
@@ -368,7 +374,7 @@ def main() -> None:
     parser.add_argument("--rates", default="", help="frames a second, one after another; empty: only serve")
     parser.add_argument("--seconds", type=float, default=10.0, help="measured, at each rate")
     parser.add_argument("--warm", type=float, default=2.0, help="before them, not measured")
-    parser.add_argument("--moves", type=int, default=20, help="frames a second that a quote must follow")
+    parser.add_argument("--moves", type=int, default=20, help="frames a second that a quote must follow; 0: only watch")
     asyncio.run(_serve(parser.parse_args()))
 
 

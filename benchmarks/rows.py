@@ -28,6 +28,18 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     markets: tuple[int, ...] = (20, 500, 1_000)
     memory_s: float = 120.0
     growth: tuple[int, int] = (10, 1_000)
+    signatures: int = 2_000
+    burst_orders: int = 1_500
+    live_rounds: int = 3
+    """Of each leg at the loopback venue, turn about."""
+    live_s: float = 12.0
+    """Measured at each rate, after `live_warm_s`."""
+    live_warm_s: float = 3.0
+    live_rates: tuple[int, ...] = (100, 2_000)
+    """Messages a second; `live_moves` of them move a best price, over `live_markets`."""
+    live_moves: int = 20
+    live_markets: int = 10
+    live_memory_markets: tuple[int, ...] = (20, 500, 1_000)
 
 
 FULL = Size()
@@ -40,6 +52,14 @@ TINY = Size(
     markets=(3,),
     memory_s=3.0,
     growth=(2, 4),
+    signatures=20,
+    burst_orders=60,
+    live_rounds=1,
+    live_s=1.2,
+    live_warm_s=0.2,
+    live_rates=(300,),
+    live_markets=4,
+    live_memory_markets=(3,),
 )
 
 

@@ -15,7 +15,7 @@ from llm_maker.core.events import BookDelta, BookSnapshot, Event, InstrumentList
 from llm_maker.core.values import NS_PER_MS, Instrument, Side
 from llm_maker.runtime.tape import TapeWriter
 from llm_maker.venues.paper.market import MarketParams, SimulatedMarket
-from llm_maker.venues.polymarket.listing import header_from_instruments
+from llm_maker.venues.polymarket.listing.tape_header import header_from_instruments
 from llm_maker.venues.polymarket.numbers import PRICE_DECIMALS, QTY_DECIMALS, text_of
 
 MARKETS = 6

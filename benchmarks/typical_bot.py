@@ -2,9 +2,9 @@
 
 One bid and one ask at the touch of every market, the ask as a purchase of NO; nothing where the spread is above ten cents. When a
 best price moves, the order at the old one is canceled and one at the new one signed and posted, in a worker thread so that the loop
-goes on reading. Nothing is made slow on purpose: uvloop where it installs, coincurve behind eth-account, the library's one kept-alive
-HTTP client, tick size, neg risk and version asked for once before the start, two orders in one request where two are due, a market's
-work never waiting for another's. It has no journal, no ledger, no limits and no books checked: what ours has beside it.
+goes on reading. Nothing is slow on purpose: uvloop where it installs, coincurve behind eth-account, the library's one HTTP client,
+kept alive; tick size, neg risk and version asked for once before the start; two orders in one request where two are due; no market
+waits for another's requests. It has no journal, no ledger, no limits, and checks no books, which ours does beside it.
 
 `python -m benchmarks.typical_bot PORT`; ends with its standard input.
 """

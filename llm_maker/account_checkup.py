@@ -15,13 +15,13 @@ from llm_maker.config import Config
 from llm_maker.core.values import CASH_PER_USD, usd
 from llm_maker.keys import API_SECRETS, Secrets
 from llm_maker.venues.net import Pace
-from llm_maker.venues.polymarket import transactions, wallets
 from llm_maker.venues.polymarket.auth import Credentials, Wallet, WalletKind
-from llm_maker.venues.polymarket.drafts import EXCHANGES
-from llm_maker.venues.polymarket.relayer import NO_KEY, Relayer, relayer_key
+from llm_maker.venues.polymarket.chain import transactions, wallets
+from llm_maker.venues.polymarket.chain.relayer import NO_KEY, Relayer, relayer_key
+from llm_maker.venues.polymarket.chain.rpc import Rpc
+from llm_maker.venues.polymarket.orders.drafts import EXCHANGES
+from llm_maker.venues.polymarket.orders.sign import Signer
 from llm_maker.venues.polymarket.rest import Clob
-from llm_maker.venues.polymarket.rpc import Rpc
-from llm_maker.venues.polymarket.sign import Signer
 
 GAS_WARNING = 10**17
 """0.1 POL, in the chain's smallest unit: dozens of merges."""

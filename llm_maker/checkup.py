@@ -17,9 +17,9 @@ from llm_maker.config import Config
 from llm_maker.core.values import NS_PER_MS, NS_PER_S
 from llm_maker.keys import Secrets
 from llm_maker.venues.net import Http, Pace, Reply, Socket, SocketClosed
-from llm_maker.venues.polymarket.drafts import Draft
-from llm_maker.venues.polymarket.rpc import CHAIN_ID, Rpc
-from llm_maker.venues.polymarket.sign import Signer, order_signature
+from llm_maker.venues.polymarket.chain.rpc import CHAIN_ID, Rpc
+from llm_maker.venues.polymarket.orders.drafts import Draft
+from llm_maker.venues.polymarket.orders.sign import Signer, order_signature
 
 VERSION = 2
 """Of the exchange whose orders we sign (`polymarket.md` 1.3)."""

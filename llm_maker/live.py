@@ -22,18 +22,18 @@ from llm_maker.port import Emit
 from llm_maker.runtime.clock import LiveClock, rehearsal_clock
 from llm_maker.universe import Universe
 from llm_maker.venues.net import Backoff, Http, Pace
-from llm_maker.venues.polymarket.discovery import Discovery
-from llm_maker.venues.polymarket.feed import Feed, FeedSettings
-from llm_maker.venues.polymarket.history import History
-from llm_maker.venues.polymarket.listing import VENUE
+from llm_maker.venues.polymarket.data.feed import Feed, FeedSettings
+from llm_maker.venues.polymarket.listing.discovery import Discovery
+from llm_maker.venues.polymarket.listing.history import History
+from llm_maker.venues.polymarket.listing.tape_header import VENUE
 from llm_maker.venues.polymarket.rest import DATA_LIMITS, GAMMA_LIMITS, Clob
 from llm_maker.world import Refused
 
 if TYPE_CHECKING:
     from llm_maker.venues.polymarket.auth import Credentials, Wallet
-    from llm_maker.venues.polymarket.chain import Chain
-    from llm_maker.venues.polymarket.venue import PolymarketVenue
-    from llm_maker.venues.polymarket.wallets import Problem
+    from llm_maker.venues.polymarket.chain.chain import Chain
+    from llm_maker.venues.polymarket.chain.wallets import Problem
+    from llm_maker.venues.polymarket.orders.venue import PolymarketVenue
 
 Say = Callable[[Level, str, str], None]
 """Level, code, text."""
@@ -173,8 +173,8 @@ class AccountPort:
     name = VENUE
 
     def __init__(self, live: LiveVenue, secrets: Secrets) -> None:
-        from llm_maker.venues.polymarket.ours import OwnOrders
-        from llm_maker.venues.polymarket.sign import Signer
+        from llm_maker.venues.polymarket.orders.ours import OwnOrders
+        from llm_maker.venues.polymarket.orders.sign import Signer
 
         self.live, self._secrets = live, secrets
         try:
@@ -215,7 +215,7 @@ class AccountPort:
         await venue.run(emit)
 
     async def _wallet(self) -> Wallet:
-        from llm_maker.venues.polymarket import wallets
+        from llm_maker.venues.polymarket.chain import wallets
 
         backoff = Backoff(2.0, MAX_SETUP_WAIT_S)
         while True:
@@ -225,7 +225,7 @@ class AccountPort:
             await self._wait(backoff, found)
 
     async def _credentials(self) -> Credentials:
-        from llm_maker.venues.polymarket import wallets
+        from llm_maker.venues.polymarket.chain import wallets
 
         settings, backoff = self.live.config.polymarket, Backoff(2.0, MAX_SETUP_WAIT_S)
         told = tuple(self._secrets.get(name) or "" for name in API_SECRETS)
@@ -243,14 +243,14 @@ class AccountPort:
         await self.live.pace.sleep(backoff.next())
 
     def _venue(self, wallet: Wallet, credentials: Credentials) -> PolymarketVenue:
-        from llm_maker.venues.polymarket.account import AccountReader
-        from llm_maker.venues.polymarket.account_wire import AccountWire
-        from llm_maker.venues.polymarket.chain import Chain, ChainHosts
-        from llm_maker.venues.polymarket.entry import VenueSettings
-        from llm_maker.venues.polymarket.heartbeat import Heartbeat
-        from llm_maker.venues.polymarket.relayer import relayer_key
-        from llm_maker.venues.polymarket.user_stream import UserStream
-        from llm_maker.venues.polymarket.venue import PolymarketVenue
+        from llm_maker.venues.polymarket.account.reader import AccountReader
+        from llm_maker.venues.polymarket.account.stream import UserStream
+        from llm_maker.venues.polymarket.account.wire import AccountWire
+        from llm_maker.venues.polymarket.chain.chain import Chain, ChainHosts
+        from llm_maker.venues.polymarket.chain.relayer import relayer_key
+        from llm_maker.venues.polymarket.orders.entry import VenueSettings
+        from llm_maker.venues.polymarket.orders.heartbeat import Heartbeat
+        from llm_maker.venues.polymarket.orders.venue import PolymarketVenue
 
         live, settings = self.live, self.live.config.polymarket
         hosts, pace, say = settings.hosts, live.pace, live._from("venue")

@@ -20,8 +20,8 @@ from llm_maker.core.state import State
 from llm_maker.keys import Secrets
 from llm_maker.live import LiveVenue, live_clock
 from llm_maker.runtime.tape import TapeWriter
-from llm_maker.venues.polymarket.listing import header_from_instruments
-from llm_maker.venues.polymarket.survey import Failed
+from llm_maker.venues.polymarket.listing.survey import Failed
+from llm_maker.venues.polymarket.listing.tape_header import header_from_instruments
 from llm_maker.world import Refused
 
 SOURCE = "recorded live from the venue's public market channel"

@@ -15,14 +15,15 @@ from llm_maker.core.commands import PlaceOrder, TimeInForce
 from llm_maker.core.values import Instrument, Leg, Side, usd
 from llm_maker.keys import Secrets
 from llm_maker.venues.net import Http, Pace
-from llm_maker.venues.polymarket import gamma, wallets
 from llm_maker.venues.polymarket.auth import Wallet
-from llm_maker.venues.polymarket.drafts import Draft, draft
-from llm_maker.venues.polymarket.fields import Fields
+from llm_maker.venues.polymarket.chain import wallets
+from llm_maker.venues.polymarket.listing import gamma
+from llm_maker.venues.polymarket.listing.fields import Fields
 from llm_maker.venues.polymarket.numbers import PRICE_DECIMALS, WireError
-from llm_maker.venues.polymarket.replies import Ended, Fate, canceled, looked_up, placed
+from llm_maker.venues.polymarket.orders.drafts import Draft, draft
+from llm_maker.venues.polymarket.orders.replies import Ended, Fate, canceled, looked_up, placed
+from llm_maker.venues.polymarket.orders.sign import Signer, order_json, order_signature
 from llm_maker.venues.polymarket.rest import Clob
-from llm_maker.venues.polymarket.sign import Signer, order_json, order_signature
 
 CONSENT = "one real order"
 """What a person types."""

@@ -20,8 +20,8 @@ from llm_maker.universe import Universe
 from llm_maker.venues.paper.market import MarketParams, SimulatedMarket
 from llm_maker.venues.paper.records import ExchangeParams
 from llm_maker.venues.paper.regimes import REGIMES
-from llm_maker.venues.polymarket.listing import instruments_from_header
-from llm_maker.venues.polymarket.wire import Wire
+from llm_maker.venues.polymarket.data.wire import Wire
+from llm_maker.venues.polymarket.listing.tape_header import instruments_from_header
 
 _TYPICAL_SLOPE = 0.2
 """p(1 - p) of a typical simulated market: turns an error in price into one in log-odds."""

@@ -17,8 +17,8 @@ from benchmarks.reactions import Reactions, Resting
 from benchmarks.rows import TINY
 from llm_maker.core.book import Applied, Book
 from llm_maker.core.events import BookDelta, BookSnapshot
-from llm_maker.venues.polymarket import gamma
-from llm_maker.venues.polymarket.wire import Wire
+from llm_maker.venues.polymarket.data.wire import Wire
+from llm_maker.venues.polymarket.listing import gamma
 
 KINDS = ("tick to order, where nothing rests", "tick to cancel, where the price moved", "tick to the new order behind that cancel")
 

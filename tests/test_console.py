@@ -18,6 +18,7 @@ from llm_maker.config_text import keys_of
 from llm_maker.console import live, tables, view
 from llm_maker.console.live import Screen
 from llm_maker.core import events as ev
+from llm_maker.core.advice import Action, Bias, Signal
 from llm_maker.core.commands import PlaceOrder, RequestSignals
 from llm_maker.core.engine import Engine, new_state
 from llm_maker.core.params import Params, RiskParams
@@ -197,7 +198,7 @@ def test_a_pause_is_told_with_its_reason(quoting):
 
 def test_an_opinion_is_shown_with_its_age(quoting):
     quoting.on(ev.Tick())
-    signal = ev.Signal("m1", ev.Action.BUY_YES, 0.9, ev.Bias.BULLISH, p_yes=0.5)
+    signal = Signal("m1", Action.BUY_YES, 0.9, Bias.BULLISH, p_yes=0.5)
     quoting.on(ev.SignalsReceived(quoting.asked, "d1", "model", "p1", (signal,)))
     quoting.now += 30 * NS_PER_S
     quoting.on(ev.Tick())

@@ -21,8 +21,8 @@ from llm_maker.keys import Secrets
 from llm_maker.round_trip import CONSENT, round_trip
 from llm_maker.venues.net import Http, Pace
 from llm_maker.venues.polymarket.auth import Wallet, WalletKind
-from llm_maker.venues.polymarket.drafts import EXCHANGES
-from llm_maker.venues.polymarket.relayer import RELAYER_SECRETS
+from llm_maker.venues.polymarket.chain.relayer import RELAYER_SECRETS
+from llm_maker.venues.polymarket.orders.drafts import EXCHANGES
 from tests.fakes.polymarket.faults import Faults
 from tests.fakes.polymarket.house import FakeAccount
 from tests.fakes.polymarket.relayer import RELAYER_KEY

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_maker.core.advice import Action, Bias, Signal
 from llm_maker.core.engine import Engine, checkpoint, new_state
 from llm_maker.core.events import (
-    Action,
-    Bias,
     BookSnapshot,
     CashKind,
     FundingReported,
@@ -18,7 +17,6 @@ from llm_maker.core.events import (
     IntentReceived,
     MarketResolved,
     OrderFilled,
-    Signal,
     SignalsReceived,
     Started,
     TradePrinted,

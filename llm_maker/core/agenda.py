@@ -8,8 +8,9 @@ the model is probed with growing pauses, and one good answer brings it back. No 
 from __future__ import annotations
 
 from llm_maker.core import signals
+from llm_maker.core.advice import Action, Signal
 from llm_maker.core.commands import Level, MarketBrief, PortfolioBrief, RequestSignals
-from llm_maker.core.events import Action, Signal, SignalsFailed, SignalsReceived, SignalsSkipped
+from llm_maker.core.events import SignalsFailed, SignalsReceived, SignalsSkipped
 from llm_maker.core.params import sizes
 from llm_maker.core.risk import open_positions
 from llm_maker.core.state import Market, State, Tally

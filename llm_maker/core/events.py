@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from llm_maker.core.advice import Signal
 from llm_maker.core.values import Instrument, Leg, Liquidity, Regime, Side
 
 Levels = tuple[tuple[int, int], ...]
@@ -370,45 +371,6 @@ class CashMoved(Event, frozen=True, tag=True):
 
 
 # The slow loop.
-
-
-class Action(StrEnum):
-    BUY_YES = "buy_yes"
-    BUY_NO = "buy_no"
-    SELL_YES = "sell_yes"
-    SELL_NO = "sell_no"
-    HOLD = "hold"
-    EXIT = "exit"
-
-
-class Bias(StrEnum):
-    BULLISH = "bullish"
-    BEARISH = "bearish"
-    NEUTRAL = "neutral"
-
-
-class Grade(StrEnum):
-    LOW = "low"
-    MEDIUM = "medium"
-    HIGH = "high"
-
-
-class Signal(msgspec.Struct, frozen=True):
-    """One market's advice. Probabilities are of YES; `p_yes` None when the model gave only a bias."""
-
-    market_id: str
-    action: Action
-    confidence: float
-    directional_bias: Bias
-    risk_level: Grade = Grade.MEDIUM
-    priority: Grade = Grade.MEDIUM
-    p_yes: float | None = None
-    p_low: float | None = None
-    p_high: float | None = None
-    reasoning: str = ""
-    evidence: str = ""
-    stop_ratio: float | None = None
-    target_ratio: float | None = None
 
 
 class SignalsReceived(Event, frozen=True, tag=True):

@@ -11,7 +11,7 @@ import math
 
 import msgspec
 
-from llm_maker.core.events import Action, Bias, Grade, Signal
+from llm_maker.core.advice import Action, Bias, Grade, Signal
 from llm_maker.core.params import SignalParams
 from llm_maker.core.strategy import View
 from llm_maker.core.values import Instrument, Kind, logit

@@ -14,8 +14,9 @@ from decimal import Decimal
 
 import msgspec
 
+from llm_maker.core.advice import Signal
 from llm_maker.core.commands import Command, Level, RequestSignals
-from llm_maker.core.events import Event, Signal, SignalsFailed, SignalsReceived, SignalsSkipped
+from llm_maker.core.events import Event, SignalsFailed, SignalsReceived, SignalsSkipped
 from llm_maker.core.values import NS_PER_MS, NS_PER_S
 from llm_maker.llm import answer, prompt
 from llm_maker.llm.budget import DailyBudget, PriceSource, RateLimit, Usage, to_cash

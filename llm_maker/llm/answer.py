@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal, Self
 import msgspec
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from llm_maker.core.advice import Action, Bias, Grade, Signal
 from llm_maker.core.commands import MarketBrief
-from llm_maker.core.events import Action, Bias, Grade, Signal
 from llm_maker.core.values import Kind
 from llm_maker.llm.snapshot import clean
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
+from llm_maker.core.advice import Action, Bias, Grade
 from llm_maker.core.commands import MarketBrief, PortfolioBrief, RequestSignals
-from llm_maker.core.events import Action, Bias, Grade
 from llm_maker.llm import snapshot
 from llm_maker.llm.snapshot import CLOSE, OPEN, Snapshot
 

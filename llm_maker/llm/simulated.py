@@ -14,17 +14,9 @@ from random import Random
 
 import msgspec
 
+from llm_maker.core.advice import Action, Bias, Grade, Signal
 from llm_maker.core.commands import Command, MarketBrief, RequestSignals
-from llm_maker.core.events import (
-    Action,
-    Bias,
-    Event,
-    Grade,
-    Signal,
-    SignalsFailed,
-    SignalsReceived,
-    SignalsSkipped,
-)
+from llm_maker.core.events import Event, SignalsFailed, SignalsReceived, SignalsSkipped
 from llm_maker.core.values import NS_PER_S, PPM, Kind, expit, logit
 from llm_maker.llm.answer import decision_id
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from llm_maker.core import events as e
+from llm_maker.core.advice import Signal
 from llm_maker.core.agenda import portfolio
 from llm_maker.core.commands import AnyCommand, CancelOrder, MarketBrief, MergeSets, Notice, PlaceOrder, RequestSignals
 from llm_maker.core.quote import effective
@@ -397,7 +398,7 @@ class Recorder:
             **facts,
         }
 
-    def _signal(self, ts: int, signal: e.Signal, request_id: str) -> dict[str, Any]:
+    def _signal(self, ts: int, signal: Signal, request_id: str) -> dict[str, Any]:
         """A signal with the market it met and what became of it."""
         request = self._requests.get(request_id)
         brief = next((m for m in request.markets if m.market_id == signal.market_id), None) if request else None

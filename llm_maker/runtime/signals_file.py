@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
+from llm_maker.core.advice import Signal
 from llm_maker.core.commands import Command, RequestSignals
-from llm_maker.core.events import Event, Signal, SignalsReceived, SignalsSkipped
+from llm_maker.core.events import Event, SignalsReceived, SignalsSkipped
 from llm_maker.core.values import NS_PER_MS
 from llm_maker.runtime.tape import TapeError
 

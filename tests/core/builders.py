@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 
 from llm_maker.core import events as ev
+from llm_maker.core.advice import Action, Bias, Signal
 from llm_maker.core.commands import AnyCommand, Command, Notice, PlaceOrder
 from llm_maker.core.engine import Engine, checkpoint, new_state, restore
-from llm_maker.core.events import Action, Bias, Event, Signal, SignalsReceived
+from llm_maker.core.events import Event, SignalsReceived
 from llm_maker.core.orders import Order, Status
 from llm_maker.core.params import Params, RiskParams, SignalParams, SlowParams
 from llm_maker.core.state import Market, State
@@ -31,7 +32,8 @@ BOOK = (((5000, 500 * SHARE), (4900, 500 * SHARE)), ((5200, 500 * SHARE), (5300,
 def binary(name: str = "m", **changes: Any) -> Instrument:
     base = Instrument(
         id=InstrumentId(name), venue="v", kind=Kind.BINARY, price_decimals=4, qty_decimals=2, grid=FixedGrid(100),
-        qty_step=1, min_qty=5 * SHARE, payout=10_000, guard_start=False, guard_end=False, question=f"{name}?", outcomes=("Yes", "No"),
+        qty_step=1, min_qty=5 * SHARE, payout=10_000, guard_start=False, guard_end=False, question=f"{name}?",
+        outcomes=("Yes", "No"),
     )  # fmt: skip
     return msgspec.structs.replace(base, **changes)
 

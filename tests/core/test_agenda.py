@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from llm_maker.core import events as ev
+from llm_maker.core.advice import Grade
 from llm_maker.core.commands import Level, RequestSignals
-from llm_maker.core.events import Grade
 from llm_maker.core.params import SlowParams
 from llm_maker.core.values import NS_PER_S, Side
 from llm_maker.strategy.maker import Maker, MakerParams

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llm_maker.core import events as ev
+from llm_maker.core.advice import Grade
 from llm_maker.core.commands import CancelOrder, PlaceOrder, TimeInForce
 from llm_maker.core.orders import Status
 from llm_maker.core.strategy import PositionTarget, Urgency
@@ -124,7 +125,7 @@ def test_no_answer_of_a_model_makes_an_order_that_takes(action):
     rig.book()
     rig.ack()
     bias = {"buy_yes": "bullish", "buy_no": "bearish"}.get(action, "neutral")
-    rig.advise(advice(action, 1.0, bias, priority=ev.Grade.HIGH))
+    rig.advise(advice(action, 1.0, bias, priority=Grade.HIGH))
     rig.run(30)
     assert all(c.post_only for c in places(rig.log))
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from llm_maker.console import view
 from llm_maker.core import events as ev
 from llm_maker.core import risk
+from llm_maker.core.advice import Grade
 from llm_maker.core.commands import CancelOrder, PlaceOrder, TimeInForce
-from llm_maker.core.events import Grade
 from llm_maker.core.orders import Status, new
 from llm_maker.core.state import Halt, refresh_exposure
 from llm_maker.core.strategy import QuoteTarget

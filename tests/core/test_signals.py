@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_maker.core import events as ev
+from llm_maker.core.advice import Action, Bias, Grade
 from llm_maker.core.commands import CancelOrder, PlaceOrder
-from llm_maker.core.events import Action, Bias, Grade
 from llm_maker.core.params import SignalParams
 from llm_maker.core.signals import Opinion, accept, contradiction, market_x, remaining, size_multiplier, smoothing, view
 from llm_maker.core.state import acting

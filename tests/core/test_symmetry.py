@@ -30,8 +30,8 @@ from llm_maker.strategy.maker import Maker, MakerParams
 from llm_maker.venues.paper.exchange import Exchange
 from llm_maker.venues.paper.market import MarketParams, SimulatedMarket
 from llm_maker.venues.paper.records import ExchangeParams
-from llm_maker.venues.polymarket.listing import instruments_from_header
-from llm_maker.venues.polymarket.wire import Wire
+from llm_maker.venues.polymarket.data.wire import Wire
+from llm_maker.venues.polymarket.listing.tape_header import instruments_from_header
 from tests.core.builders import T0, TICK_NS, USD, advice, params
 
 PAYOUT = 10_000

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from llm_maker.core.events import Action, Bias, Grade, SignalsReceived
+from llm_maker.core.advice import Action, Bias, Grade
+from llm_maker.core.events import SignalsReceived
 from llm_maker.llm.answer import MAX_CHARS, MAX_PROSE, Answer, Failure, parse
 from tests.llm.samples import brief
 

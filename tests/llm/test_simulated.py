@@ -6,8 +6,9 @@ import statistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_maker.core.advice import Action, Bias
 from llm_maker.core.commands import CancelOrder
-from llm_maker.core.events import Action, Bias, SignalsFailed, SignalsReceived, SignalsSkipped
+from llm_maker.core.events import SignalsFailed, SignalsReceived, SignalsSkipped
 from llm_maker.core.values import NS_PER_S, expit, logit
 from llm_maker.llm.simulated import SimulatedAnalyst
 from tests.llm.samples import brief, request

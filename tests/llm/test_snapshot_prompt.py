@@ -7,7 +7,7 @@ import unicodedata
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from llm_maker.core.events import Action
+from llm_maker.core.advice import Action
 from llm_maker.llm import prompt, snapshot
 from llm_maker.llm.snapshot import CLOSE, OPEN
 from tests.fakes.model_server import HANDLE

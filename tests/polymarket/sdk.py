@@ -26,7 +26,7 @@ from polymarket._internal.wallet import wrap_deposit_wallet_signature
 from llm_maker.core.commands import PlaceOrder, TimeInForce
 from llm_maker.core.values import FixedGrid, Instrument, InstrumentId, Kind, Leg, Side, leg_price, leg_side
 from llm_maker.venues.polymarket.auth import Wallet, WalletKind
-from llm_maker.venues.polymarket.drafts import ROUTES, Draft
+from llm_maker.venues.polymarket.orders.drafts import ROUTES, Draft
 
 THROWAWAY_KEY = "0x" + "11" * 32
 ADDRESS = "0x19E7E376E7C213B7E7e7e46cc70A5dD086DAff2A"

@@ -15,11 +15,11 @@ from llm_maker.core.commands import Level
 from llm_maker.core.events import AccountSnapshot, AccountUnknown, FillSettled, Holding, OrderFilled, RestingOrder
 from llm_maker.core.values import FixedGrid, Instrument, InstrumentId, Kind, Leg, Side
 from llm_maker.venues.net import Pace
-from llm_maker.venues.polymarket import account
-from llm_maker.venues.polymarket.account import AccountReader
-from llm_maker.venues.polymarket.account_wire import AccountWire
+from llm_maker.venues.polymarket.account import reader as account
+from llm_maker.venues.polymarket.account.reader import AccountReader
+from llm_maker.venues.polymarket.account.wire import AccountWire
 from llm_maker.venues.polymarket.auth import Credentials, Wallet, WalletKind
-from llm_maker.venues.polymarket.ours import Ours, OwnOrders
+from llm_maker.venues.polymarket.orders.ours import Ours, OwnOrders
 from llm_maker.venues.polymarket.rest import Clob
 
 SPEED = 200.0

@@ -23,11 +23,11 @@ from llm_maker.core.events import (
 )
 from llm_maker.core.positions import Position
 from llm_maker.core.values import Leg, Liquidity, Side
-from llm_maker.venues.polymarket import account_wire
-from llm_maker.venues.polymarket.account_wire import AccountWire
-from llm_maker.venues.polymarket.listing import instruments_from_header
+from llm_maker.venues.polymarket.account import wire as account_wire
+from llm_maker.venues.polymarket.account.wire import AccountWire
+from llm_maker.venues.polymarket.listing.tape_header import instruments_from_header
 from llm_maker.venues.polymarket.numbers import WireError
-from llm_maker.venues.polymarket.ours import Ours, OwnOrders
+from llm_maker.venues.polymarket.orders.ours import Ours, OwnOrders
 
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("LLM_MAKER_SHARED_DATA", ROOT.parent / "shared" / "data")) / "wire_fixtures_nautilus"

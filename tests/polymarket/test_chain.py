@@ -19,8 +19,8 @@ from aiohttp import web
 from llm_maker.core.values import NS_PER_S, FixedGrid, Instrument, InstrumentId, Kind
 from llm_maker.venues.net import Pace
 from llm_maker.venues.polymarket.auth import Wallet, WalletKind
-from llm_maker.venues.polymarket.chain import VALID_S, Chain, ChainHosts
-from llm_maker.venues.polymarket.relayer import BUILDER_SECRETS, RELAYER_SECRETS, RelayerKey, relayer_key
+from llm_maker.venues.polymarket.chain.chain import VALID_S, Chain, ChainHosts
+from llm_maker.venues.polymarket.chain.relayer import BUILDER_SECRETS, RELAYER_SECRETS, RelayerKey, relayer_key
 from tests.fakes.polymarket.relayer import ADAPTERS, RELAYER_KEY, ChainHouse, routes
 
 KEY = "0x" + "11" * 32  # throwaway: the golden key of polymarket.md 1.3
@@ -61,7 +61,7 @@ class Scene:
 
 
 def wallet_of(kind: WalletKind) -> Wallet:
-    from llm_maker.venues.polymarket.transactions import derived
+    from llm_maker.venues.polymarket.chain.transactions import derived
 
     return Wallet(kind, next(address for found, address in derived(SIGNER) if found is kind), SIGNER)
 
@@ -223,7 +223,7 @@ async def test_what_does_not_end_in_time_is_unknown_until_a_later_look(kind):
 
 
 def _calldata(at: Scene) -> bytes:
-    from llm_maker.venues.polymarket.transactions import merge_call
+    from llm_maker.venues.polymarket.chain.transactions import merge_call
 
     return bytes.fromhex(merge_call(market(), 20_000_000).data[2:])
 
@@ -373,6 +373,7 @@ async def test_a_look_with_nothing_to_look_by_is_unknown():
 
 
 def test_importing_the_port_imports_no_sdk():
-    code = "import sys, llm_maker.venues.polymarket.chain, llm_maker.venues.polymarket.relayer; print('polymarket' in sys.modules)"
+    modules = "llm_maker.venues.polymarket.chain.chain, llm_maker.venues.polymarket.chain.relayer"
+    code = f"import sys, {modules}; print('polymarket' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -14,11 +14,11 @@ from llm_maker.core.events import BarsLoaded, InstrumentDropped, InstrumentListe
 from llm_maker.core.values import NS_PER_S, FixedGrid
 from llm_maker.universe import Universe
 from llm_maker.venues.net import Http, Pace
-from llm_maker.venues.polymarket.discovery import Discovery
-from llm_maker.venues.polymarket.history import History, candles
+from llm_maker.venues.polymarket.listing.discovery import Discovery
+from llm_maker.venues.polymarket.listing.history import History, candles
+from llm_maker.venues.polymarket.listing.survey import Failed
 from llm_maker.venues.polymarket.numbers import WireError
 from llm_maker.venues.polymarket.rest import Clob
-from llm_maker.venues.polymarket.survey import Failed
 from tests.polymarket.rows import NOW, compact, condition, row, tokens
 
 SPEED = 1_000.0

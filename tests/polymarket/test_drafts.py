@@ -17,9 +17,9 @@ from polymarket._internal.actions.orders.market import _compute_market_order_amo
 
 from llm_maker.core.commands import PlaceOrder, TimeInForce
 from llm_maker.core.values import FixedGrid, Leg, Side
-from llm_maker.venues.polymarket import drafts
 from llm_maker.venues.polymarket.auth import Wallet, WalletKind
-from llm_maker.venues.polymarket.drafts import Draft, draft
+from llm_maker.venues.polymarket.orders import drafts
+from llm_maker.venues.polymarket.orders.drafts import Draft, draft
 from tests.polymarket.sdk import (
     ADDRESS,
     DECIDED_NS,
@@ -88,7 +88,7 @@ def test_a_journal_tells_the_digest_again_in_another_process():
 _TELL = """
 import sys, msgspec
 from llm_maker.core.commands import PlaceOrder
-from llm_maker.venues.polymarket.drafts import draft
+from llm_maker.venues.polymarket.orders.drafts import draft
 light = "coincurve" in sys.modules
 from tests.polymarket.sdk import instrument, wallet
 print(draft(msgspec.json.decode(sys.argv[1], type=PlaceOrder), instrument(), wallet()).venue_id, light)

@@ -27,8 +27,8 @@ from llm_maker.core.events import (
 from llm_maker.core.values import NS_PER_MS, NS_PER_S, FixedGrid, Instrument, InstrumentId, Kind, Side
 from llm_maker.runtime.clock import rehearsal_clock
 from llm_maker.venues.net import Pace
-from llm_maker.venues.polymarket import bookcheck
-from llm_maker.venues.polymarket.feed import Feed, FeedSettings
+from llm_maker.venues.polymarket.data import bookcheck
+from llm_maker.venues.polymarket.data.feed import Feed, FeedSettings
 from llm_maker.venues.polymarket.rest import Clob
 
 SPEED = 20.0

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_maker.core.values import NS_PER_S, FeeCurve, FixedGrid, Kind, Liquidity, fee, rebate
-from llm_maker.venues.polymarket.fields import Fields, time_ns
-from llm_maker.venues.polymarket.gamma import NOT_YET, candidate, event_rows, page, refine, winner
-from llm_maker.venues.polymarket.listing import header_from_instruments, instruments_from_header
+from llm_maker.venues.polymarket.listing.fields import Fields, time_ns
+from llm_maker.venues.polymarket.listing.gamma import NOT_YET, candidate, event_rows, page, refine, winner
+from llm_maker.venues.polymarket.listing.tape_header import header_from_instruments, instruments_from_header
 from llm_maker.venues.polymarket.numbers import WireError
 from tests.polymarket.rows import NOW, compact, condition, raw, row, tokens
 

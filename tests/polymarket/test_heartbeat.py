@@ -10,8 +10,8 @@ import pytest
 
 from llm_maker.core.commands import Level
 from llm_maker.core.values import NS_PER_S
-from llm_maker.venues.polymarket import heartbeat as heartbeats
-from llm_maker.venues.polymarket.heartbeat import Heartbeat
+from llm_maker.venues.polymarket.orders import heartbeat as heartbeats
+from llm_maker.venues.polymarket.orders.heartbeat import Heartbeat
 from tests.polymarket.scripted import HANG, Say, Server, clob_of, paced
 
 PATH = "/v1/heartbeats"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from llm_maker.core.values import Regime
 from llm_maker.venues.net import Outcome, Reply
-from llm_maker.venues.polymarket.regimes import Met, met
-from llm_maker.venues.polymarket.replies import Ended, Fate, canceled, fault_of, looked_up, placed
+from llm_maker.venues.polymarket.orders.regimes import Met, met
+from llm_maker.venues.polymarket.orders.replies import Ended, Fate, canceled, fault_of, looked_up, placed
 
 A, B, C = ("0x" + digit * 64 for digit in "abc")
 TAKEN = {"success": True, "errorMsg": "", "orderID": A, "status": "live", "makingAmount": "", "takingAmount": "", "tradeIDs": []}

@@ -20,10 +20,10 @@ from polymarket._internal.l1_auth import sign_api_key_auth
 
 from llm_maker.core.commands import TimeInForce
 from llm_maker.core.values import Leg, Side
-from llm_maker.venues.polymarket import sign
 from llm_maker.venues.polymarket.auth import WalletKind
-from llm_maker.venues.polymarket.drafts import ROUTES, Draft, draft
-from llm_maker.venues.polymarket.sign import Signer, checksum, l1_headers, order_json, order_signature, order_type_of
+from llm_maker.venues.polymarket.orders import sign
+from llm_maker.venues.polymarket.orders.drafts import ROUTES, Draft, draft
+from llm_maker.venues.polymarket.orders.sign import Signer, checksum, l1_headers, order_json, order_signature, order_type_of
 from tests.polymarket.sdk import (
     ACCOUNT,
     ADDRESS,

@@ -13,10 +13,10 @@ from llm_maker.core.commands import Level
 from llm_maker.core.events import AccountStreamDown, AccountStreamUp, OrderAccepted
 from llm_maker.core.values import FixedGrid, Instrument, InstrumentId, Kind, Leg, Side
 from llm_maker.venues.net import Pace
-from llm_maker.venues.polymarket.account_wire import AccountWire
+from llm_maker.venues.polymarket.account.stream import UserStream
+from llm_maker.venues.polymarket.account.wire import AccountWire
 from llm_maker.venues.polymarket.auth import Credentials
-from llm_maker.venues.polymarket.ours import Ours, OwnOrders
-from llm_maker.venues.polymarket.user_stream import UserStream
+from llm_maker.venues.polymarket.orders.ours import Ours, OwnOrders
 
 SECRET = base64.urlsafe_b64encode(b"k" * 32).decode()  # throwaway, worth nothing anywhere
 PASSPHRASE = "throwaway-passphrase"

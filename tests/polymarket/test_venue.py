@@ -44,14 +44,15 @@ from llm_maker.core.events import (
     SplitFailed,
 )
 from llm_maker.core.values import NS_PER_S, FixedGrid, Instrument, InstrumentId, Kind, Leg, Regime, Side
-from llm_maker.venues.polymarket import chain_work, entry
 from llm_maker.venues.polymarket.auth import Wallet, WalletKind
-from llm_maker.venues.polymarket.chain import WorkResult
-from llm_maker.venues.polymarket.drafts import draft
-from llm_maker.venues.polymarket.entry import IdentityFault, VenueSettings
-from llm_maker.venues.polymarket.ours import OwnOrders
-from llm_maker.venues.polymarket.sign import Signer
-from llm_maker.venues.polymarket.venue import PolymarketVenue
+from llm_maker.venues.polymarket.chain import work as chain_work
+from llm_maker.venues.polymarket.chain.chain import WorkResult
+from llm_maker.venues.polymarket.orders import entry
+from llm_maker.venues.polymarket.orders.drafts import draft
+from llm_maker.venues.polymarket.orders.entry import IdentityFault, VenueSettings
+from llm_maker.venues.polymarket.orders.ours import OwnOrders
+from llm_maker.venues.polymarket.orders.sign import Signer
+from llm_maker.venues.polymarket.orders.venue import PolymarketVenue
 from tests.polymarket.scripted import HANG, KEY, SECRET, START, Say, Server, clob_of, paced
 
 MARKET = Instrument(

@@ -12,11 +12,11 @@ from aiohttp import web
 from llm_maker.core.values import NS_PER_S
 from llm_maker.venues.net import Pace
 from llm_maker.venues.polymarket.auth import Credentials, Wallet, WalletKind
+from llm_maker.venues.polymarket.chain.rpc import Rpc
+from llm_maker.venues.polymarket.chain.transactions import derived
+from llm_maker.venues.polymarket.chain.wallets import Problem, credentials, deployed, detect
+from llm_maker.venues.polymarket.orders.sign import Signer
 from llm_maker.venues.polymarket.rest import Clob
-from llm_maker.venues.polymarket.rpc import Rpc
-from llm_maker.venues.polymarket.sign import Signer
-from llm_maker.venues.polymarket.transactions import derived
-from llm_maker.venues.polymarket.wallets import Problem, credentials, deployed, detect
 from tests.fakes.polymarket.relayer import ChainHouse, routes
 from tests.fakes.polymarket.verify import Refused, check_l1
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from llm_maker.core.events import BookDelta, BookSnapshot, FeedLost, TradePrinted
 from llm_maker.core.values import FeeCurve, FixedGrid, Side
 from llm_maker.runtime.tape import TapeReader
-from llm_maker.venues.polymarket.listing import header_from_instruments, instruments_from_header
+from llm_maker.venues.polymarket.data.wire import Wire
+from llm_maker.venues.polymarket.listing.tape_header import header_from_instruments, instruments_from_header
 from llm_maker.venues.polymarket.numbers import WireError, units
-from llm_maker.venues.polymarket.wire import Wire
 
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("LLM_MAKER_SHARED_DATA", ROOT.parent / "shared" / "data"))

@@ -1,4 +1,4 @@
-"""The whole daemon, live, against a whole fake venue that misbehaves: money agrees to the unit, nothing is doubled, nothing rests."""
+"""The whole daemon, live, against a fake venue that misbehaves: money agrees to the unit, nothing is doubled, nothing rests."""
 
 from __future__ import annotations
 
@@ -134,7 +134,8 @@ def test_a_daemon_that_stands_still_is_silent_and_the_venue_cancels_for_it(tmp_p
         assert rehearsal.process is not None
         rehearsal.process.send_signal(signal.SIGSTOP)
         rehearsal.wait(25)
-        assert rehearsal.background.call(house.open_orders, rehearsal.account) == [], "ten seconds without a beat, and five to notice"
+        left = rehearsal.background.call(house.open_orders, rehearsal.account)
+        assert left == [], "ten seconds without a beat, and five to notice"
         rehearsal.process.send_signal(signal.SIGCONT)
         rehearsal.wait(CALM_S)
         assert rehearsal.background.call(house.open_orders, rehearsal.account), "it has come back"
@@ -153,7 +154,8 @@ def test_a_halted_daemon_lets_the_heartbeat_go_and_a_person_brings_it_back(tmp_p
         status = ControlClient.call(tmp_path, "status")
         assert status["mode"] == "halted" and "foreign_orders" in str(status)
         assert rehearsal.watch.accepted == 0, "nothing is quoted beside orders that nobody has looked at"
-        assert not rehearsal.background.call(lambda: [e for e in rehearsal.venue.log if "heartbeats" in e[2]]), "and nothing is armed"
+        beats = rehearsal.background.call(lambda: [entry for entry in rehearsal.venue.log if "heartbeats" in entry[2]])
+        assert not beats, "and nothing is armed"
         ControlClient.call(tmp_path, "resume")
         rehearsal.wait(40)
         assert rehearsal.watch.accepted > 0

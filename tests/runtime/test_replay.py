@@ -5,18 +5,8 @@ import random
 import msgspec
 import pytest
 
-from llm_maker.core.events import (
-    Action,
-    Bias,
-    OperatorActed,
-    OrderAccepted,
-    OrderFilled,
-    Signal,
-    SignalsFailed,
-    SignalsReceived,
-    Started,
-    Verb,
-)
+from llm_maker.core.advice import Action, Bias, Signal
+from llm_maker.core.events import OperatorActed, OrderAccepted, OrderFilled, SignalsFailed, SignalsReceived, Started, Verb
 from llm_maker.core.values import NS_PER_S
 from llm_maker.runtime.journal import JournalDamaged
 from llm_maker.runtime.journal_reader import read_journal, recover

@@ -6,14 +6,9 @@ from collections import Counter
 
 import msgspec
 
+from llm_maker.core.advice import Action, Bias, Grade, Signal
 from llm_maker.core.commands import (
     Stop,
-)
-from llm_maker.core.events import (
-    Action,
-    Bias,
-    Grade,
-    Signal,
 )
 from llm_maker.core.params import ExecutionParams, ExitParams, Params, RiskParams, SignalParams, SlowParams
 from llm_maker.core.values import CASH_PER_USD, NS_PER_S

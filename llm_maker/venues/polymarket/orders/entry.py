@@ -22,12 +22,12 @@ from llm_maker.core.values import NS_PER_S, Instrument
 from llm_maker.port import Emit
 from llm_maker.venues.net import Bucket, Pace, Reply
 from llm_maker.venues.polymarket.auth import Wallet
-from llm_maker.venues.polymarket.ours import OwnOrders
-from llm_maker.venues.polymarket.regimes import Regimes, met
-from llm_maker.venues.polymarket.replies import Answer, CancelAnswer, Ended, Fate, Fault, canceled, fault_of, placed
+from llm_maker.venues.polymarket.orders.ours import OwnOrders
+from llm_maker.venues.polymarket.orders.regimes import Regimes, met
+from llm_maker.venues.polymarket.orders.replies import Answer, CancelAnswer, Ended, Fate, Fault, canceled, fault_of, placed
+from llm_maker.venues.polymarket.orders.sign import Signer
+from llm_maker.venues.polymarket.orders.tickets import Ticket, ours_of, ticket
 from llm_maker.venues.polymarket.rest import Clob
-from llm_maker.venues.polymarket.sign import Signer
-from llm_maker.venues.polymarket.tickets import Ticket, ours_of, ticket
 
 MAX_ORDERS = 15
 MAX_CANCELS = 1000

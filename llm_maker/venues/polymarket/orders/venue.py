@@ -28,19 +28,19 @@ from llm_maker.core.events import Event, MergeFailed, OrderLookedUp, OrderReject
 from llm_maker.core.values import Instrument
 from llm_maker.port import Emit
 from llm_maker.venues.net import Pace
-from llm_maker.venues.polymarket.account_wire import AccountWire
+from llm_maker.venues.polymarket.account.wire import AccountWire
 from llm_maker.venues.polymarket.auth import Wallet
-from llm_maker.venues.polymarket.chain_work import Chain, ChainWork
-from llm_maker.venues.polymarket.drafts import draft
-from llm_maker.venues.polymarket.entry import Counters, OrderEntry, Say, VenueSettings
-from llm_maker.venues.polymarket.heartbeat import Heartbeat
-from llm_maker.venues.polymarket.lookups import LookUps
-from llm_maker.venues.polymarket.ours import OwnOrders
-from llm_maker.venues.polymarket.regimes import Regimes
-from llm_maker.venues.polymarket.replies import Fault
+from llm_maker.venues.polymarket.chain.work import Chain, ChainWork
+from llm_maker.venues.polymarket.orders.drafts import draft
+from llm_maker.venues.polymarket.orders.entry import Counters, OrderEntry, Say, VenueSettings
+from llm_maker.venues.polymarket.orders.heartbeat import Heartbeat
+from llm_maker.venues.polymarket.orders.lookups import LookUps
+from llm_maker.venues.polymarket.orders.ours import OwnOrders
+from llm_maker.venues.polymarket.orders.regimes import Regimes
+from llm_maker.venues.polymarket.orders.replies import Fault
+from llm_maker.venues.polymarket.orders.sign import Signer
+from llm_maker.venues.polymarket.orders.tickets import ours_of
 from llm_maker.venues.polymarket.rest import Clob
-from llm_maker.venues.polymarket.sign import Signer
-from llm_maker.venues.polymarket.tickets import ours_of
 
 __all__ = ["FAULT_GRACE_S", "NAME", "Counters", "PolymarketVenue", "VenueSettings"]
 

@@ -14,8 +14,8 @@ import msgspec
 
 from llm_maker.core.values import Instrument
 from llm_maker.venues.polymarket.auth import Wallet, WalletKind
-from llm_maker.venues.polymarket.relayer import Turn
-from llm_maker.venues.polymarket.rpc import CHAIN_ID
+from llm_maker.venues.polymarket.chain.relayer import Turn
+from llm_maker.venues.polymarket.chain.rpc import CHAIN_ID
 
 ROUTES = ("ctf", "neg_risk")
 """`Instrument.route` of markets whose sets can be handled here; Protocol V2 is refused by name (`polymarket.md` 1.4)."""

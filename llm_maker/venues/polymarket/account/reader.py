@@ -15,11 +15,11 @@ from llm_maker.core.commands import Level
 from llm_maker.core.events import AccountSnapshot, AccountUnknown, Event, Holding, RestingOrder
 from llm_maker.core.values import NS_PER_S, Instrument, Leg
 from llm_maker.venues.net import Pace, Reply
-from llm_maker.venues.polymarket.account_messages import Balance
-from llm_maker.venues.polymarket.account_wire import AccountWire
+from llm_maker.venues.polymarket.account.messages import Balance
+from llm_maker.venues.polymarket.account.wire import AccountWire
 from llm_maker.venues.polymarket.auth import Wallet
 from llm_maker.venues.polymarket.numbers import WireError, units
-from llm_maker.venues.polymarket.ours import OwnOrders
+from llm_maker.venues.polymarket.orders.ours import OwnOrders
 from llm_maker.venues.polymarket.rest import Clob
 
 MARGIN_S = 60

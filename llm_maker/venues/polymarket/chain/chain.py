@@ -15,11 +15,11 @@ import msgspec
 
 from llm_maker.core.values import NS_PER_S, Instrument
 from llm_maker.venues.net import Outcome, Pace
-from llm_maker.venues.polymarket import transactions
 from llm_maker.venues.polymarket.auth import Wallet, WalletKind
-from llm_maker.venues.polymarket.relayer import NO_KEY, Relayer, RelayerKey, Told, Turn, transaction_id
-from llm_maker.venues.polymarket.rpc import CHAIN_ID, Answer, Rpc
-from llm_maker.venues.polymarket.transactions import Call, CannotSign, Signed
+from llm_maker.venues.polymarket.chain import transactions
+from llm_maker.venues.polymarket.chain.relayer import NO_KEY, Relayer, RelayerKey, Told, Turn, transaction_id
+from llm_maker.venues.polymarket.chain.rpc import CHAIN_ID, Answer, Rpc
+from llm_maker.venues.polymarket.chain.transactions import Call, CannotSign, Signed
 
 POLL_S = 2.0
 """Venue seconds between two looks at a transaction."""

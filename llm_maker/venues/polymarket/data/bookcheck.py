@@ -21,11 +21,11 @@ import msgspec
 
 from llm_maker.core.events import BookSnapshot, TopReported
 from llm_maker.core.values import NS_PER_S, Instrument
-from llm_maker.venues.polymarket.link import Line
+from llm_maker.venues.polymarket.data.link import Line
+from llm_maker.venues.polymarket.data.shard import Shard
+from llm_maker.venues.polymarket.data.tracks import SAME_NS, Suspicion, Track, top_of
+from llm_maker.venues.polymarket.data.wire import Wire
 from llm_maker.venues.polymarket.rest import Clob
-from llm_maker.venues.polymarket.shard import Shard
-from llm_maker.venues.polymarket.tracks import SAME_NS, Suspicion, Track, top_of
-from llm_maker.venues.polymarket.wire import Wire
 
 BEAT_S = 2.0
 SECOND_LOOK_S = 2.0

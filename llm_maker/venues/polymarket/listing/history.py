@@ -13,9 +13,9 @@ from llm_maker.core.commands import Level
 from llm_maker.core.events import BarsLoaded
 from llm_maker.core.values import NS_PER_S, Instrument
 from llm_maker.venues.net import Http, Pace
-from llm_maker.venues.polymarket.fields import Fields
+from llm_maker.venues.polymarket.listing.fields import Fields
+from llm_maker.venues.polymarket.listing.survey import Say
 from llm_maker.venues.polymarket.numbers import WireError
-from llm_maker.venues.polymarket.survey import Say
 
 INTERVALS_S = (60, 3_600)
 Bar = tuple[int, int, int, int, int, int]

@@ -18,8 +18,8 @@ from llm_maker.core.commands import Level
 from llm_maker.core.values import NS_PER_S
 from llm_maker.universe import Candidate
 from llm_maker.venues.net import Http, Pace, Reply
-from llm_maker.venues.polymarket import gamma
-from llm_maker.venues.polymarket.fields import Fields
+from llm_maker.venues.polymarket.listing import gamma
+from llm_maker.venues.polymarket.listing.fields import Fields
 from llm_maker.venues.polymarket.numbers import WireError
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from typing import Any
 from llm_maker.core.events import OrderLookedUp, OrderUncertain
 from llm_maker.port import Emit
 from llm_maker.venues.net import Pace
-from llm_maker.venues.polymarket.entry import Counters
-from llm_maker.venues.polymarket.ours import Ours, OwnOrders
-from llm_maker.venues.polymarket.regimes import Regimes
-from llm_maker.venues.polymarket.replies import Fault, fault_of, looked_up
+from llm_maker.venues.polymarket.orders.entry import Counters
+from llm_maker.venues.polymarket.orders.ours import Ours, OwnOrders
+from llm_maker.venues.polymarket.orders.regimes import Regimes
+from llm_maker.venues.polymarket.orders.replies import Fault, fault_of, looked_up
 from llm_maker.venues.polymarket.rest import Clob
 
 MAX_ASKING = 8

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from llm_maker.core.events import OrderFilled
 from llm_maker.core.values import Instrument, Leg, Liquidity, complement, fee
-from llm_maker.venues.polymarket.account_messages import MakerEntry, TradeNote
+from llm_maker.venues.polymarket.account.messages import MakerEntry, TradeNote
 from llm_maker.venues.polymarket.numbers import QTY_DECIMALS, WireError, units
-from llm_maker.venues.polymarket.ours import Ours
+from llm_maker.venues.polymarket.orders.ours import Ours
 
 Parts = dict[int, int]
 """YES price -> quantity, prices ascending."""

@@ -10,9 +10,9 @@ import msgspec
 from llm_maker.core.commands import PlaceOrder, TimeInForce
 from llm_maker.core.values import NS_PER_S, Instrument
 from llm_maker.venues.polymarket.auth import Wallet
-from llm_maker.venues.polymarket.drafts import Draft, draft
-from llm_maker.venues.polymarket.ours import Ours
-from llm_maker.venues.polymarket.sign import Signer, order_json, order_signature, order_type_of
+from llm_maker.venues.polymarket.orders.drafts import Draft, draft
+from llm_maker.venues.polymarket.orders.ours import Ours
+from llm_maker.venues.polymarket.orders.sign import Signer, order_json, order_signature, order_type_of
 
 GTD_EARLY_S = 60
 """The venue expires an order so much before the time it was given."""

@@ -11,11 +11,11 @@ import msgspec
 
 from llm_maker.core.values import NS_PER_S
 from llm_maker.venues.net import Outcome, Pace, Reply
-from llm_maker.venues.polymarket import transactions
 from llm_maker.venues.polymarket.auth import CREDENTIALS_BROKEN, Credentials, Wallet, WalletKind
+from llm_maker.venues.polymarket.chain import transactions
+from llm_maker.venues.polymarket.chain.rpc import Rpc
+from llm_maker.venues.polymarket.orders.sign import Signer, checksum, l1_headers
 from llm_maker.venues.polymarket.rest import Clob
-from llm_maker.venues.polymarket.rpc import Rpc
-from llm_maker.venues.polymarket.sign import Signer, checksum, l1_headers
 
 
 class Problem(msgspec.Struct, frozen=True):

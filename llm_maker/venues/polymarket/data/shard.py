@@ -17,9 +17,9 @@ from typing import Protocol
 from llm_maker.core.events import BookSnapshot, Event, FeedLost
 from llm_maker.core.values import NS_PER_S, Instrument
 from llm_maker.venues.net import Backoff, Socket, SocketClosed
-from llm_maker.venues.polymarket.link import Line, Link
-from llm_maker.venues.polymarket.tracks import Listener, Telling, Track
-from llm_maker.venues.polymarket.wire import Wire
+from llm_maker.venues.polymarket.data.link import Line, Link
+from llm_maker.venues.polymarket.data.tracks import Listener, Telling, Track
+from llm_maker.venues.polymarket.data.wire import Wire
 
 BUFFER_LIMIT = 20_000
 """Frames of a successor that is not ready yet."""

@@ -21,7 +21,7 @@ from llm_maker.core.events import (
     TradePrinted,
 )
 from llm_maker.core.values import NS_PER_MS, NS_PER_S, Instrument
-from llm_maker.venues.polymarket.link import Line
+from llm_maker.venues.polymarket.data.link import Line
 
 FRESH_NS = 500 * NS_PER_MS
 """A first book that is older tells of a quiet market, not of a late feed: it is told without its time."""

@@ -23,11 +23,11 @@ from llm_maker.core.values import NS_PER_S, Instrument
 from llm_maker.port import Emit
 from llm_maker.universe import Candidate, Choice, Universe
 from llm_maker.venues.net import Backoff, Http, Pace
-from llm_maker.venues.polymarket import gamma
-from llm_maker.venues.polymarket.history import History
+from llm_maker.venues.polymarket.listing import gamma
+from llm_maker.venues.polymarket.listing.history import History
+from llm_maker.venues.polymarket.listing.survey import Failed, Say, Survey
 from llm_maker.venues.polymarket.numbers import WireError
 from llm_maker.venues.polymarket.rest import Clob
-from llm_maker.venues.polymarket.survey import Failed, Say, Survey
 
 _AT_ONCE = 8
 """Questions to one host at the same time."""

@@ -14,7 +14,7 @@ from coincurve import PrivateKey
 
 from llm_maker.core.commands import TimeInForce
 from llm_maker.venues.polymarket.auth import WalletKind
-from llm_maker.venues.polymarket.drafts import CHAIN_ID, DOMAINS, ORDER_TYPE, Draft, address_word, keccak256, word
+from llm_maker.venues.polymarket.orders.drafts import CHAIN_ID, DOMAINS, ORDER_TYPE, Draft, address_word, keccak256, word
 
 KEY_BROKEN = "the private key is not one: 64 hex digits, with or without 0x, of a number below the curve's order"
 ADDRESS_BROKEN = "not an address: 0x and 40 hex digits, in one case or with its checksum right"

@@ -27,8 +27,8 @@ from llm_maker.core.events import (
     RestingOrder,
 )
 from llm_maker.core.values import Leg, Liquidity, Side, leg_price, leg_side
-from llm_maker.venues.polymarket.account_fills import as_maker, as_taker, fills_of, shares, token_of
-from llm_maker.venues.polymarket.account_messages import (
+from llm_maker.venues.polymarket.account.fills import as_maker, as_taker, fills_of, shares, token_of
+from llm_maker.venues.polymarket.account.messages import (
     Envelope,
     MakerEntry,
     OrderEnd,
@@ -39,7 +39,7 @@ from llm_maker.venues.polymarket.account_messages import (
     trade_status,
 )
 from llm_maker.venues.polymarket.numbers import MAX_NAME, PRICE_DECIMALS, WireError, units
-from llm_maker.venues.polymarket.ours import Ours, OwnOrders
+from llm_maker.venues.polymarket.orders.ours import Ours, OwnOrders
 
 LIMIT = 20_000
 """Fills, and strangers' orders and trades, that are remembered."""

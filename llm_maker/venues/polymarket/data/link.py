@@ -13,7 +13,7 @@ import msgspec
 from llm_maker.core.events import Event
 from llm_maker.core.values import NS_PER_S
 from llm_maker.venues.net import Pace, Socket, SocketClosed
-from llm_maker.venues.polymarket.wire import Wire
+from llm_maker.venues.polymarket.data.wire import Wire
 
 PONG = b"PONG"
 _CLOSE_S = 3.0

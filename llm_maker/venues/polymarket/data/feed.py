@@ -18,10 +18,10 @@ from llm_maker.core.events import Event, FeedLost, VenueDown, VenueUp
 from llm_maker.core.values import Instrument
 from llm_maker.port import Emit
 from llm_maker.venues.net import Pace
-from llm_maker.venues.polymarket.bookcheck import BookCheck
-from llm_maker.venues.polymarket.link import FeedSettings, Line, Say, Tap
+from llm_maker.venues.polymarket.data.bookcheck import BookCheck
+from llm_maker.venues.polymarket.data.link import FeedSettings, Line, Say, Tap
+from llm_maker.venues.polymarket.data.shard import Shard, wire_counts
 from llm_maker.venues.polymarket.rest import Clob
-from llm_maker.venues.polymarket.shard import Shard, wire_counts
 
 __all__ = ["Feed", "FeedSettings"]
 

@@ -16,8 +16,8 @@ from msgspec.structs import replace
 
 from llm_maker.core.values import NS_PER_S, FeeRule, Instrument, InstrumentId, Kind, RewardRule
 from llm_maker.universe import Candidate, Facts
-from llm_maker.venues.polymarket.fields import Fields
-from llm_maker.venues.polymarket.listing import CTF, NEG_RISK, QTY_STEP, VENUE, fee_rule, rebate_share
+from llm_maker.venues.polymarket.listing.fields import Fields
+from llm_maker.venues.polymarket.listing.tape_header import CTF, NEG_RISK, QTY_STEP, VENUE, fee_rule, rebate_share
 from llm_maker.venues.polymarket.numbers import PAYOUT, PRICE_DECIMALS, QTY_DECIMALS, WireError, tick_grid
 
 NOT_YET = "the order book does not know it yet"

@@ -18,9 +18,9 @@ from llm_maker.core.events import AccountStreamDown, AccountStreamUp
 from llm_maker.core.values import NS_PER_S
 from llm_maker.port import Emit
 from llm_maker.venues.net import Backoff, Pace, Socket, SocketClosed
-from llm_maker.venues.polymarket.account_wire import AccountWire
+from llm_maker.venues.polymarket.account.wire import AccountWire
 from llm_maker.venues.polymarket.auth import Credentials
-from llm_maker.venues.polymarket.listing import VENUE
+from llm_maker.venues.polymarket.listing.tape_header import VENUE
 
 REFUSED_TIMES = 3
 """Connections in a row that the venue closed soon after the credentials, telling nothing, before it counts as a refusal."""

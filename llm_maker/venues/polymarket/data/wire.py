@@ -30,7 +30,7 @@ from llm_maker.core.events import (
     TradePrinted,
 )
 from llm_maker.core.values import NS_PER_MS, Instrument, Side
-from llm_maker.venues.polymarket.messages import (
+from llm_maker.venues.polymarket.data.messages import (
     Book,
     LastTrade,
     Level,
@@ -42,8 +42,8 @@ from llm_maker.venues.polymarket.messages import (
     TickSize,
     Top,
 )
+from llm_maker.venues.polymarket.data.tokens import Best, Market, Token, Units
 from llm_maker.venues.polymarket.numbers import MAX_NAME, WireError, tick_grid, units
-from llm_maker.venues.polymarket.tokens import Best, Market, Token, Units
 
 _MAX_NAMES = 64
 _MENTION = re.compile(rb'"([^"\\]{1,100})"')

@@ -15,7 +15,7 @@ from llm_maker.core.events import CashKind, CashMoved, Event, MergeFailed, Redee
 from llm_maker.core.values import NS_PER_S, Instrument, Leg
 from llm_maker.port import Emit
 from llm_maker.venues.net import Pace
-from llm_maker.venues.polymarket.chain import WorkResult
+from llm_maker.venues.polymarket.chain.chain import WorkResult
 
 Work = MergeSets | SplitCash | RedeemShares
 MAX_WAITING = 64
