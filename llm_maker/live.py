@@ -15,6 +15,7 @@ from llm_maker.core import orders
 from llm_maker.core.commands import Command, Level
 from llm_maker.core.events import AccountStreamDown, Event, InstrumentListed, VenueDown
 from llm_maker.core.orders import Order
+from llm_maker.core.risk import ACCOUNT_STALE_NS
 from llm_maker.core.state import State
 from llm_maker.core.values import NS_PER_S, Instrument
 from llm_maker.keys import API_SECRETS, Secrets
@@ -158,6 +159,8 @@ class LiveVenue:
             return f"halted: {', '.join(state.halts)}"
         if state.stream_down:
             return f"the account's stream: {state.stream_down}"
+        if state.account_known and state.now - state.account_seen_ns > ACCOUNT_STALE_NS:
+            return "the account cannot be read"
         return self.feed.sick()
 
     async def close(self) -> None:

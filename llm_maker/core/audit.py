@@ -30,6 +30,8 @@ UNLISTED_PROOF = 2
 """Account lists without an order that look-ups do not find either."""
 FOREIGN_MEMORY_NS = 600 * NS_PER_S
 """So long after orders that are not ours were last seen, cash may still have gone by their fills."""
+DUST_CASH = CASH_PER_USD // 100
+"""A cent: what the venue's own rounding may come to; told, but nobody is woken for it."""
 MAX_CASH_LOSS = CASH_PER_USD
 """Less cash than the ledger explains, by more than this, halts: a dollar."""
 
@@ -115,8 +117,9 @@ def watch_cash(step: Step, told: int) -> None:
     state.cash_told = None
     state.cash += gap
     transfer(state, gap)
-    level = Level.WARNING if state.cash_seen else Level.INFO
-    step.notice(level, "transfer", f"{gap / CASH_PER_USD:+.6f} USD came without a trade of ours: booked as a transfer")
+    level = Level.WARNING if state.cash_seen and abs(gap) >= DUST_CASH else Level.INFO
+    hint = " (a deposit, a reward, a rebate?)" if gap > 0 and state.cash_seen else ""
+    step.notice(level, "transfer", f"{gap / CASH_PER_USD:+.6f} USD came without a trade of ours{hint}: booked as a transfer")
     beside_others = step.now - state.foreign_ns < FOREIGN_MEMORY_NS and state.foreign_ns > 0
     if state.cash_seen and gap < -MAX_CASH_LOSS and not beside_others:
         step.halt(

@@ -22,6 +22,8 @@ _RANK = {Mode.ACTIVE: 0, Mode.REDUCE_ONLY: 1, Mode.HALTED: 2}
 _PRIORITY_SHARE = {"high": 1.0, "medium": 0.9, "low": 0.8}
 """Share of the gross cap that a market of this priority may use: the rest is kept for higher ones."""
 MESSAGE_WINDOW_NS = 10 * NS_PER_S
+ACCOUNT_STALE_NS = 300 * NS_PER_S
+"""Live, what the venue says that we hold must be younger than this: it is asked every minute."""
 
 
 class Gate(msgspec.Struct, frozen=True):
@@ -56,6 +58,9 @@ def gate_account(state: State, market: Market, venue: Venue) -> Gate:
         return Gate("account", Mode.HALTED, f"we would not hear of a fill: {state.stream_down}", pull=True)
     if not state.account_known and not state.stopping:
         return Gate("account", Mode.HALTED, "the venue has not yet said what we hold", pull=True)
+    age = state.now - state.account_seen_ns
+    if state.params.risk.live and not state.stopping and age > ACCOUNT_STALE_NS:
+        return Gate("account", Mode.HALTED, f"the account could not be read for {_seconds(age)}", pull=True)
     return _ok("account", "known")
 
 

@@ -779,6 +779,20 @@ def test_cash_that_went_by_orders_of_somebody_else_is_told_and_does_not_halt():
     assert rig.state.cash == before - 3 * USD and not rig.state.halts
 
 
+def test_an_account_that_cannot_be_read_for_minutes_pulls_the_quotes():
+    rig = live_rig()
+    rig.state.strategy_params = Wants(BOTH)
+    rig.run(1)
+    rig.ack()
+    rig.run(298)
+    assert len(rig.live()) == 2
+    rig.run(4)
+    assert all(order.sent_cancel for order in rig.live()), "nobody has confirmed what we hold for five minutes"
+    rig.ack()
+    rig.send(held_at_venue(rig, 0, 0, rig.state.cash))
+    assert len(places(rig.run(1))) == 2
+
+
 def test_cash_of_fills_under_way_is_explained_either_way():
     rig = live_rig()
     rig.state.strategy_params = Wants(BOTH)
