@@ -96,6 +96,7 @@ def _halt_on_foreign(step: Step) -> None:
 def watch_cash(step: Step, told: int) -> None:
     """The venue's cash against the ledger's, live: what stays unexplained is booked as a transfer, and a loss of it halts.
 
+    A loss too small for that is a cost, and counts in the P&L: as transfers many small ones would move the loss limits away.
     Of fills that are not settled the venue may or may not have moved the cash yet: anything between is explained.
     """
     state = step.state
@@ -116,11 +117,15 @@ def watch_cash(step: Step, told: int) -> None:
         return
     state.cash_told = None
     state.cash += gap
-    transfer(state, gap)
+    beside_others = step.now - state.foreign_ns < FOREIGN_MEMORY_NS and state.foreign_ns > 0
+    cost = state.cash_seen and -MAX_CASH_LOSS <= gap < 0 and not beside_others
+    if cost:
+        state.flows.fees += gap
+    else:
+        transfer(state, gap)
     level = Level.WARNING if state.cash_seen and abs(gap) >= DUST_CASH else Level.INFO
     hint = " (a deposit, a reward, a rebate?)" if gap > 0 and state.cash_seen else ""
-    step.notice(level, "transfer", f"{gap / CASH_PER_USD:+.6f} USD came without a trade of ours{hint}: booked as a transfer")
-    beside_others = step.now - state.foreign_ns < FOREIGN_MEMORY_NS and state.foreign_ns > 0
+    step.notice(level, "transfer", f"{gap / CASH_PER_USD:+.6f} USD came without a trade of ours{hint}: booked as a {'cost' if cost else 'transfer'}")
     if state.cash_seen and gap < -MAX_CASH_LOSS and not beside_others:
         step.halt(
             "cash", f"the venue holds {-gap / CASH_PER_USD:.2f} USD less than our fills explain; `resume` if you took them", 0
@@ -173,7 +178,8 @@ def _compare_holdings(step: Step, told: dict[tuple[str, Leg], int]) -> str:
     drift = ""
     for market in step.state.markets.values():
         for leg in market.position.legs(market.instrument):
-            found = _compare_leg(market, leg, told.get((market.instrument.id, leg), 0))
+            split = sum(w.qty for w in step.state.works.values() if w.what == "split" and w.instrument == market.instrument.id)
+            found = _compare_leg(market, leg, told.get((market.instrument.id, leg), 0), split)
             if market.resolved is None:
                 drift = drift or found
             elif found and step.state.params.risk.live and market.resolved_seen_ns:
@@ -185,27 +191,28 @@ def _compare_holdings(step: Step, told: dict[tuple[str, Leg], int]) -> str:
     return drift
 
 
-def _compare_leg(market: Market, leg: Leg, have: int) -> str:
+def _compare_leg(market: Market, leg: Leg, have: int, split: int) -> str:
+    """`split`: shares that a split under way may have made already."""
     position, held, name = market.position, market.position.held(leg), market.instrument.id
     if not market.instrument.is_binary:
         differs = have != held.settled + held.pending and not position.pending
         return f"{name}: venue says {have}, our fills make {held.settled + held.pending}" if differs else ""
-    position.set_foreign(leg, _foreign(position, leg, have))
+    position.set_foreign(leg, _foreign(position, leg, have, split))
     lacks = have < held.settled - held.merging and not position.pending and not market.live
     return f"{name} {leg.value}: venue says {have}, our fills make {held.settled}" if lacks else ""
 
 
-def _foreign(position: Position, leg: Leg, have: int) -> int:
+def _foreign(position: Position, leg: Leg, have: int, split: int) -> int:
     """What our fills do not explain of a told holding; while some settle it is known within bounds, and moves no further.
 
-    Until then the venue may show shares that we have sold, and not show those that we have bought.
+    Until then the venue may show shares that we have sold, or that a split has made, and not show those that we have bought.
     """
     held = position.held(leg)
     unexplained = have - held.settled - held.pending
     fills = [(f.qty, leg_side(f.side, f.leg)) for f in position.pending.values() if f.leg is leg]
     sold = sum(size for size, side in fills if side is Side.SELL)
     bought = sum(size for size, side in fills if side is Side.BUY)
-    return max(0, min(max(held.foreign, unexplained - sold), unexplained + bought))
+    return max(0, min(max(held.foreign, unexplained - sold - split), unexplained + bought))
 
 
 def on_account_unknown(step: Step, event: AccountUnknown) -> None:

@@ -66,6 +66,7 @@ from llm_maker.core.events import (
     VenueUp,
     WeightUpdated,
 )
+from llm_maker.core.lag import Lag
 from llm_maker.core.orders import What
 from llm_maker.core.params import Params
 from llm_maker.core.quote import requote
@@ -73,7 +74,7 @@ from llm_maker.core.signals import weight_key
 from llm_maker.core.state import Market, State
 from llm_maker.core.step import Step
 from llm_maker.core.strategy import Strategy
-from llm_maker.core.values import NS_PER_S, Side
+from llm_maker.core.values import NS_PER_S, Regime, Side
 
 MAX_CLOCK_STEP_NS = NS_PER_S
 SLOW_TIMER_NS = NS_PER_S
@@ -241,6 +242,8 @@ def _on_clock_stepped(step: Step, event: ClockStepped) -> None:
     if abs(event.step_ns) > MAX_CLOCK_STEP_NS:
         text = f"the clock stepped by {event.step_ns / NS_PER_S:.1f}s; `resume` when it is right"
         step.halt("clock", text, 0)
+        for venue in step.state.venues.values():
+            venue.lag = Lag()  # its baseline is of the clock as it was
         operator.requote_all(step)
 
 
@@ -264,6 +267,9 @@ def _on_started(step: Step, event: Started) -> None:
     state.counts.started_ns = step.now
     for venue in state.venues.values():
         venue.heard_ns, venue.delayed = step.now, False
+        if state.params.risk.live:
+            # Its port begins with an open venue and tells only changes: what was shut by a fault of ours would stay so for ever.
+            venue.regime = Regime.OPEN
     for market in state.markets.values():
         # What the venue said while we were away is missing: a book of the last session may be hours old.
         market.book.lose(step.now, "restart")
@@ -292,6 +298,20 @@ def _on_cash(step: Step, event: CashMoved) -> None:
         money.on_cash(step, event)
 
 
+def _ended(handler: Callable[[Step, Any], None]) -> Callable[[Step, Any], None]:
+    """The same, and a look at the market at once where the order has ended: its replacement has waited for that alone."""
+
+    def handle(step: Step, event: Any) -> None:
+        handler(step, event)
+        order = step.state.orders.get(event.order_id)
+        if order is not None and order.is_final and not step.state.stopping:
+            market = step.state.markets[order.instrument]
+            if market.dirty:
+                requote(step, market)
+
+    return handle
+
+
 def _on_filled(step: Step, event: OrderFilled) -> None:
     if event.instrument not in step.state.markets:
         step.halt("unknown_fill", f"a fill of {event.instrument}, which is not loaded", 0)
@@ -315,15 +335,15 @@ _HANDLERS: dict[type[Event], Callable[[Step, Any], None]] = {
     ClockStepped: _on_clock_stepped,
     LoopDelayed: _on_loop_delayed,
     OrderAccepted: order_events.on_accepted,
-    OrderRejected: order_events.on_rejected,
+    OrderRejected: _ended(order_events.on_rejected),
     OrderFilled: _on_filled,
     FillSettled: money.on_settled,
     FillFailed: money.on_failed,
-    OrderCanceled: order_events.on_canceled,
-    OrderExpired: order_events.on_expired,
+    OrderCanceled: _ended(order_events.on_canceled),
+    OrderExpired: _ended(order_events.on_expired),
     CancelRejected: order_events.on_cancel_rejected,
     OrderUncertain: order_events.on_uncertain,
-    OrderLookedUp: order_events.on_looked_up,
+    OrderLookedUp: _ended(order_events.on_looked_up),
     AccountSnapshot: audit.on_account,
     AccountUnknown: audit.on_account_unknown,
     AccountStreamUp: audit.on_stream_up,

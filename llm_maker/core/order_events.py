@@ -72,7 +72,9 @@ def on_rejected(step: Step, event: OrderRejected) -> None:
         return
     crossed = event.reason == "post_only"
     market = step.state.markets[order.instrument]
-    market.held_off[order.side.name.lower()] = step.now + (HELD_OFF_CROSSED_NS if crossed else HELD_OFF_NS)
+    # A refused quote is no reason to wait with an exit that takes, nor the other way round.
+    held = order.side.name.lower() + ("" if order.post_only else " taking")
+    market.held_off[held] = step.now + (HELD_OFF_CROSSED_NS if crossed else HELD_OFF_NS)
     if not crossed:
         text = f"{order.order_id} refused: {event.reason} {event.detail}"
         step.notice(Level.WARNING, "order_rejected", text, order.instrument)
@@ -107,9 +109,18 @@ def on_uncertain(step: Step, event: OrderUncertain) -> None:
 
 
 def on_looked_up(step: Step, event: OrderLookedUp) -> None:
-    """The venue's answer about one order. An ended order whose fills we miss stays UNKNOWN until they come."""
+    """The venue's answer about one order. An ended order whose fills we miss stays UNKNOWN until they come.
+
+    Less than 0.01 share of them is the venue's rounding, which no fill will ever tell.
+    """
     order = step.state.orders.get(event.order_id)
-    if order is None or (order.is_final and event.found != "open"):
+    if order is None:
+        return
+    least = max(1, orders.dust(step.state.markets[order.instrument].instrument))
+    missing = event.found not in ("open", "absent") and event.filled - order.filled >= least
+    if missing:
+        step.state.account_doubted = True  # the fills are asked for
+    if order.is_final and event.found != "open":
         return
     if event.found == "absent":
         # Only questions asked late enough prove anything, and one answer each: an old answer, or one told twice, may come late.
@@ -119,10 +130,9 @@ def on_looked_up(step: Step, event: OrderLookedUp) -> None:
         if order.absents >= ABSENT_PROOF_LOOKUPS and order.filled == 0:
             on_order(step, event.order_id, What.FOUND_ABSENT)
         return
-    if event.found != "open" and event.filled > order.filled:
+    if missing:
         if order.status is not Status.UNKNOWN:
             on_order(step, event.order_id, What.UNCERTAIN)
-        step.state.account_doubted = True  # its missing fills are asked for
         return
     what = {
         "open": What.FOUND_OPEN,

@@ -238,6 +238,8 @@ def _take(step: Step, market: Market, plan: ExitPlan, allowed: risk.Gate) -> lis
     size = market.instrument.floor_qty(min(abs(missing), _visible(market, side, limit)))
     if size < market.instrument.min_qty:
         return [f"{side.name.lower()} no depth within the slippage limit"]
+    if step.now < market.held_off.get(f"{side.name.lower()} taking", 0):
+        return [f"{side.name.lower()} venue refused"]
     refused = step.cross(market, QuoteTarget(side, limit, size, f"exit: {plan.exiting}, taking"), allowed)
     return [f"{side.name.lower()} {refused}"] if refused else []
 

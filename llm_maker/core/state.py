@@ -96,7 +96,7 @@ class Market(msgspec.Struct):
     """After a pull: twice the half-spread until then."""
     cooldown_until: int = 0
     held_off: dict[str, int] = msgspec.field(default_factory=dict)
-    """Side -> until when no new order of it is sent, because the venue refused the last one."""
+    """Side (` taking` after it: of orders that take) -> until when none is sent, because the venue refused the last one."""
     stops_day: int = 0
     stops: int = 0
     last_trade_ns: int = 0

@@ -29,6 +29,9 @@ def on_timer(step: Step) -> None:
                 state.counts.unknown += 1
             if order.status is Status.UNKNOWN:
                 look_up(step, order, "no answer")
+                if order.cancel_ns and step.now - order.cancel_ns > timeout:
+                    # The cancel may be what was lost, and look-ups may fail for long: to ask twice to be rid of it harms nothing.
+                    step.cancel(order, "its cancel was not answered")
         if market.instrument.is_binary and market.position.no.settled and market.position.yes.settled:
             merge_sets(step, market)
         if market.position.yes.foreign or market.position.no.foreign:

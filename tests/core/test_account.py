@@ -281,8 +281,17 @@ def test_missing_fills_put_even_an_open_order_in_doubt():
 def test_found_ended_without_fills_ends_it(found, status):
     rig = doubtful()
     order = rig.one()
+    rig.state.strategy_params = Wants()
     told(rig, found)
     assert order.status is status and rig.state.reserved == 0
+
+
+def test_what_replaces_an_order_that_has_ended_is_sent_in_the_same_step():
+    rig = resting()
+    rig.state.strategy_params = Wants(((1, 4900, 20 * SHARE),))
+    (cancel,) = of(rig.run(3), CancelOrder)
+    (made,) = places(rig.send(ev.OrderCanceled(cancel.order_id)))
+    assert made.price == 4900
 
 
 def test_absent_is_no_proof_before_its_time():
@@ -317,6 +326,7 @@ def test_absent_is_a_proof_after_time_and_two_late_lookups():
     told(rig, "absent")
     assert order.status is Status.UNKNOWN, "one late question, answered twice"
     rig.run(60)
+    rig.state.strategy_params = Wants()
     told(rig, "absent")
     assert order.status is Status.REJECTED and rig.state.reserved == 0
 
@@ -621,9 +631,8 @@ def test_a_restart_doubts_every_order_and_sends_none_before_it_knows():
     rig.send(snapshot())
     rig.book()
     assert places(rig.run(2)) == [], "both sides may still rest"
-    for order in rig.live():
-        told(rig, "canceled", order=order)
-    assert [p.order_id for p in places(rig.run(1))] == ["2-1", "2-2"]
+    out = [c for order in rig.live() for c in told(rig, "canceled", order=order)]
+    assert [p.order_id for p in places(out + rig.run(1))] == ["2-1", "2-2"]
 
 
 def test_a_restart_with_fresh_books_waits_for_the_account_all_the_same():

@@ -127,6 +127,19 @@ def test_a_restart_trusts_no_book_of_the_last_session():
     assert places(rig.run(3)) == [] and len(of(rig.log, RequestSnapshot)) == 1
 
 
+def test_a_venue_that_was_shut_in_the_last_session_is_open_at_the_start_of_the_next():
+    """Its live port tells only changes, and begins with an open one."""
+    rig = Rig(wants=BOTH, live=True).start(account=ev.AccountSnapshot((), (), CASH))
+    rig.send(ev.RegimeChanged("v", Regime.CLOSED))
+    rig.ack()
+    rig.send(ev.Started(2, True), ev.VenueUp("v", True), ev.AccountStreamUp("v"))
+    rig.wait(1)
+    rig.send(ev.AccountSnapshot((), (), CASH, rig.now))
+    rig.book()
+    rig.run(2)
+    assert closed_by(rig) == [] and len(rig.live()) == 2
+
+
 # Lag, loop delay, silence.
 
 
@@ -146,6 +159,20 @@ def test_lag_pulls_every_quote_of_the_venue_and_quotes_again_below_half_of_it():
     rig.wait(1)
     delta(rig, bids=((4800, 4),), late=0.3, name="a")
     assert closed_by(rig, "a") == [] and back(rig, "b")
+
+
+def test_lag_is_measured_anew_by_a_clock_that_was_set():
+    """The earliest message by the old clock is no measure for the new one: nothing would be quoted for hours."""
+    rig = resting()
+    rig.wait(1)
+    delta(rig, bids=((4800, 1),), late=0)
+    rig.now += 3 * NS_PER_S
+    rig.send(ev.ClockStepped(3 * NS_PER_S), ev.OperatorActed(ev.Verb.RESUME, "cli"))
+    rig.ack()
+    for n in range(5):
+        rig.wait(1)
+        delta(rig, bids=((4800, 2 + n),), late=3.0)
+    assert closed_by(rig) == [] and back(rig)
 
 
 def test_a_constant_distance_of_clocks_is_no_lag():

@@ -100,8 +100,7 @@ def test_what_rests_is_canceled_before_the_taking_order_is_sent():
     rig.wait(plan(rig).started_ns / NS_PER_S + 600 - rig.now / NS_PER_S)
     out = rig.run(3)
     assert len(of(out, CancelOrder)) == 1 and places(out) == [], "the cancel is not yet confirmed"
-    rig.ack()
-    assert [p for p in places(rig.run(1)) if not p.post_only]
+    assert [p for p in places(rig.ack() + rig.run(1)) if not p.post_only]
     assert of(rig.run(3), CancelOrder) == [], "an order that takes ends by itself"
 
 
@@ -113,8 +112,8 @@ def test_a_taking_order_without_a_last_word_is_looked_up():
     assert take.status is Status.OPEN and not take.post_only
     out = live(rig, 12)
     assert take.status is Status.UNKNOWN and [c.order_id for c in of(out, LookUpOrder)] == [take.order_id]
-    rig.send(ev.OrderLookedUp(take.order_id, "canceled"))
-    assert len([p for p in places(live(rig, 2)) if not p.post_only]) == 1, "what is left is tried again"
+    out = rig.send(ev.OrderLookedUp(take.order_id, "canceled"))
+    assert len([p for p in places(out + live(rig, 2)) if not p.post_only]) == 1, "what is left is tried again"
 
 
 def test_a_maker_only_house_never_crosses():

@@ -305,8 +305,7 @@ def test_the_operators_flatten_with_take_crosses_once_nothing_rests(side):
     rig = held(side)
     out = rig.send(ev.OperatorActed(ev.Verb.FLATTEN, "test", "m", take=True))
     assert kinds(out) == [CancelOrder, CancelOrder]
-    rig.ack()
-    out = places(rig.run(1))
+    out = places(rig.ack() + rig.run(1))
     assert [(c.side, c.post_only, c.qty) for c in out] == [(side.other, False, 100 * SHARE)]
     assert out[0].price == (4900 if side is BUY else 5300), "the grid price within 5 % of the mark of 0.51"
     assert places(rig.run(5)) == [], "one at a time"
@@ -316,8 +315,7 @@ def test_taking_takes_no_more_than_is_shown_within_the_limit():
     rig = opened(before=lambda r: r.hold(BUY, 5000, 100 * SHARE))
     rig.book(bids=((5000, 30 * SHARE), (4900, 20 * SHARE), (4800, 900 * SHARE)))
     rig.send(ev.OperatorActed(ev.Verb.FLATTEN, "test", "m", take=True))
-    rig.ack()
-    taking = [c for c in places(rig.run(1)) if not c.post_only]
+    taking = [c for c in places(rig.ack() + rig.run(1)) if not c.post_only]
     assert [c.qty for c in taking] == [50 * SHARE]
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,10 @@ from typing import Any
 import yaml
 
 from llm_maker.app import STRATEGIES
+from llm_maker.console.control import ControlClient, NotRunning
 from llm_maker.core.orders import Order
 from llm_maker.core.state import State
+from llm_maker.runtime.journal import Entry
 from llm_maker.runtime.journal import files as journal_files
 from llm_maker.runtime.journal_reader import read_journal
 from llm_maker.runtime.replay import compare, engine_from
@@ -28,13 +32,17 @@ from tests.fakes.polymarket.setup import THROWAWAY_KEY, some_house, throwaway_ac
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARE = 1_000_000
+_NOISE = re.compile(r"unclosed|was destroyed|never (retrieved|awaited)|ResourceWarning|Traceback|Exception ignored", re.IGNORECASE)
 
 
 class Rehearsal:
     """One venue, one account, one home; the daemon comes and goes."""
 
-    def __init__(self, home: Path, seed: int, speed: float, *, markets: int = 3, kind: int = 0, **settings: Any) -> None:
-        self.home, self.seed, self.speed = home, seed, speed
+    def __init__(
+        self, home: Path, seed: int, speed: float, *, markets: int = 3, kind: int = 0, mode: str = "live", **settings: Any
+    ) -> None:
+        """`settings`: sections of the config, laid over those of `_config` key by key."""
+        self.home, self.seed, self.speed, self.mode = home, seed, speed, mode
         now_ms = time.time_ns() // 1_000_000
         self.account = throwaway_account(kind)
         house = some_house(seed, markets=markets, now_ms=now_ms, accounts=[self.account])
@@ -64,9 +72,9 @@ class Rehearsal:
     def _config(self) -> dict[str, Any]:
         """Everything in venue seconds but what this machine's own pauses make: those are as many times longer."""
         slack = max(1.0, self.speed)
-        return {
+        config = {
             "venue": "polymarket",
-            "mode": "live",
+            "mode": self.mode,
             "llm": {"provider": "none"},
             "market_selection": {"max_markets": 20},
             "strategy": {"base_position_size": 10, "max_position_size": 60, "quoting": "touch"},
@@ -88,24 +96,30 @@ class Rehearsal:
                 "discovery_minutes": 2,
                 "reconnect_minutes": 10,
             },
-            **self.settings,
         }
+        for name, section in self.settings.items():
+            config[name] = {**config.get(name, {}), **section} if isinstance(section, dict) else section
+        return config
 
     # The daemon.
 
-    def start(self, *args: str, mode: str = "live") -> None:
-        env = {
-            **os.environ,
-            "LLM_MAKER_PK": THROWAWAY_KEY,
-            "LLM_MAKER_BROWSER_ADDRESS": self.account.maker,
-            "XDG_STATE_HOME": str(self.home / "state"),
-            "PYTHONPATH": str(ROOT),
-        }
-        command = [sys.executable, "-m", "llm_maker", "run", "--yes", "--mode", mode, "--speed", str(self.speed), "--json", *args]
+    def _env(self) -> dict[str, str]:
+        """The account's key where there is one to trade with; with paper money there is none, and what leaks is told."""
+        keys = {"LLM_MAKER_PK": THROWAWAY_KEY, "LLM_MAKER_BROWSER_ADDRESS": self.account.maker} if self.mode == "live" else {}
+        told = {"XDG_STATE_HOME": str(self.home / "state"), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default::ResourceWarning"}
+        return {**os.environ, **keys, **told}
+
+    def start(self, *args: str) -> None:
+        command = [sys.executable, "-m", "llm_maker", "run", "--yes", "--speed", str(self.speed), "--json", *args]
         with (self.home / "stderr.txt").open("a") as errors:
             self.process = subprocess.Popen(
-                command, cwd=self.home, env=env, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, text=True
+                command, cwd=self.home, env=self._env(), stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, text=True
             )
+
+    def verb(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """Another verb of the program on this home, to its end."""
+        command = [sys.executable, "-m", "llm_maker", *args]
+        return subprocess.run(command, cwd=self.home, env=self._env(), capture_output=True, text=True, timeout=60, check=False)
 
     def kill(self) -> None:
         """As the power goes: no word, no time."""
@@ -120,12 +134,17 @@ class Rehearsal:
         out, _ = self.process.communicate(timeout=wait_s)
         lines = out.strip().splitlines()
         assert lines, f"exit {self.process.returncode}: {self.errors()[-2000:]}"
+        assert not self.noise(), self.noise()
         result: dict[str, Any] = json.loads(lines[-1])
         result["exit_code"] = self.process.returncode
         return result
 
     def errors(self) -> str:
         return (self.home / "stderr.txt").read_text()
+
+    def noise(self) -> list[str]:
+        """Lines on stderr of what was left open or not waited for, and of faults nobody caught."""
+        return [line for line in self.errors().splitlines() if _NOISE.search(line)]
 
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
@@ -136,6 +155,24 @@ class Rehearsal:
         while time.monotonic() < until:
             assert self.process is None or self.alive(), f"the daemon ended: {self.errors()[-3000:]}"
             time.sleep(0.02)
+
+    def status(self) -> dict[str, Any] | None:
+        """What the daemon answers; None while nobody listens."""
+        try:
+            return ControlClient.call(self.home, "status")
+        except NotRunning:
+            return None
+
+    def until(self, what: Callable[[dict[str, Any]], Any], venue_seconds: float = 120.0) -> dict[str, Any]:
+        """The first status of which `what` is true; fails with the last after so many venue seconds (10 of the wall at least)."""
+        end = time.monotonic() + max(10.0, venue_seconds / self.speed)
+        while True:
+            assert self.alive(), f"the daemon ended: {self.errors()[-3000:]}"
+            status = self.status()
+            if status is not None and what(status):
+                return status
+            assert time.monotonic() < end, f"not so after {venue_seconds:g}s: {json.dumps(status)}\n{self.errors()[-3000:]}"
+            time.sleep(0.01)
 
     # What is known at the end.
 
@@ -157,11 +194,18 @@ class Rehearsal:
         self.background.call(self.venue.house.check)
         assert not self.watch.faults, self.watch.faults
 
+    @property
+    def journal(self) -> Path:
+        """The folder of the account's journal."""
+        return next((self.home / "logs" / "journal").glob(f"polymarket-{self.mode}-*"))
+
+    def entries(self) -> list[Entry]:
+        """Everything that was journalled, oldest first."""
+        return [entry for path in journal_files(self.journal, "main") for entry in read_journal(path)]
+
     def state(self) -> State:
         """The account as its journal has it; on the way every command is proved to be the one recorded."""
-        folder = next((self.home / "logs" / "journal").glob("polymarket-live-*"))
-        newest = journal_files(folder, "main")[-1]
-        reader = read_journal(newest)
+        reader = read_journal(journal_files(self.journal, "main")[-1])
         engine = engine_from(reader.header, STRATEGIES)
         for entry in reader:
             compare(entry, engine.on_event(entry.ts, entry.event))
