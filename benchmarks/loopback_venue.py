@@ -296,7 +296,7 @@ class LoopbackVenue:
         took = time.monotonic() - began
         self.reactions.scored = False
         await self.pace(_IDLE_RATE, min(_TAIL_S, seconds / 2), 0)
-        return {"rate": rate, "achieved": rate * seconds / took, **self.reactions.report()}
+        return {"rate": rate, "achieved": rate * seconds / took, "resting": len(self.reactions.live), **self.reactions.report()}
 
     def forged(self) -> int:
         """Orders of the run that their maker's key did not sign."""

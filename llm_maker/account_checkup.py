@@ -43,7 +43,7 @@ async def examine(config: Config, secrets: Secrets, pace: Pace, tell: Tell, know
         _skip(tell, ("wallet", *WITH_WALLET), "the key is not usable")
         return
     tell(Check("key", "ok", f"its address is {signer.address}"))
-    found = await wallets.detect(signer.address, address, config.polymarket.signature_type)
+    found = wallets.detect(signer.address, address, config.polymarket.signature_type)
     if isinstance(found, wallets.Problem):
         tell(Check("wallet", "failed", found.text, found.cure))
         _skip(tell, WITH_WALLET, "the wallet is not known")

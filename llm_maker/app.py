@@ -300,6 +300,7 @@ class Daemon:
         told = view.ask(self.state, verb, args)
         if verb == "status":
             told["simulated"] = self.world.market is not None
+            told |= self.live.facts() if self.live else {}
         if verb == "markets":
             out = [c for c in self.world.universe.choices.values() if not c.chosen]
             told["not_chosen"] = [{"market_id": c.instrument, "question": c.question, "why": c.why} for c in out]

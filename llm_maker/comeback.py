@@ -25,6 +25,8 @@ from llm_maker.runtime.rows import Scope
 from llm_maker.runtime.timeline import Timeline
 from llm_maker.world import Refused, same_world
 
+TAPE = "-tape_"
+"""In the folder name of a run on a recorded tape, which is a world of its own each time."""
 ANALYST = "llm"
 """The name every analyst has, simulated or not."""
 MakeRecorder = Callable[[State], Recorder]
@@ -66,6 +68,7 @@ def bring_back(
 
     `outside`: kinds of event that no simulator says in this run.
     """
+    _refuse_mixing(place)
     latest, cuts = recover(place.folder, place.account)
     if latest is None:
         if place.ledger.last_seq(place.scope):
@@ -83,6 +86,20 @@ def bring_back(
     recorder = make_recorder(engine.state)
     seq = _replay_tail(place, reader, engine, timeline, [s for s in simulators if s not in joined], recorder, outside)
     return Comeback(engine, recorder, seq, latest, reader, tuple(cuts))
+
+
+def _refuse_mixing(place: Place) -> None:
+    """Real money, paper money and each venue have homes of their own; a tape may be played on any."""
+    if TAPE in place.folder.name or not place.folder.parent.is_dir():
+        return
+    for other in sorted(place.folder.parent.iterdir()):
+        if other != place.folder and TAPE not in other.name and any(other.glob("journal-*")):
+            there, asked = other.name.split("-", 2), place.scope.key
+            raise Refused(f"{place.home}: this home is of {_named(*there)}; for {_named(*asked[:3])} give another --home")
+
+
+def _named(venue: str, mode: str, wallet: str) -> str:
+    return f"{mode} on {venue}" + (f" with {wallet}" if mode == "live" else "")
 
 
 def _replay_tail(

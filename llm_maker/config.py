@@ -314,6 +314,7 @@ class Live(_Section):
     max_order_shares: Shares = 5.0
     max_position_shares: Shares = 20.0
     daily_loss_usd: SomeUsd = 25.0
+    signal_prior_weight: float = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
@@ -388,9 +389,13 @@ def load(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, obje
 def _live_caps(config: Config) -> Config:
     """The config of a live run: sizes and numbers of the other sections, but no more than `live` allows."""
     cap, strategy, selection = config.live, config.strategy, config.market_selection
+    base = min(strategy.base_position_size, cap.max_order_shares)
     sizes = {
-        "base_position_size": min(strategy.base_position_size, cap.max_order_shares),
+        "base_position_size": base,
         "max_position_size": min(strategy.max_position_size, cap.max_position_shares),
+        # A sure model sizes up, but not beyond the largest order.
+        "size_up_max": min(strategy.size_up_max, cap.max_order_shares / base),
+        "signal_prior_weight": min(strategy.signal_prior_weight, cap.signal_prior_weight),
     }
     markets = {"max_markets": min(selection.max_markets, cap.max_markets)}
     return config.model_copy(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llm_maker.config import Config, rehearsal
 from llm_maker.core import orders
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from llm_maker.venues.polymarket.auth import Credentials, Wallet
     from llm_maker.venues.polymarket.chain.chain import Chain
     from llm_maker.venues.polymarket.chain.wallets import Problem
+    from llm_maker.venues.polymarket.orders.heartbeat import Heartbeat
     from llm_maker.venues.polymarket.orders.venue import PolymarketVenue
 
 Say = Callable[[Level, str, str], None]
@@ -81,7 +82,7 @@ class LiveVenue:
         self.config, self.state, self._say = config, state, say
         self.pace = pace = Pace(clock.now, speed)
         self.clob = Clob(hosts.clob, pace, timeout=settings.request_timeout_seconds)
-        self.gamma = Http(hosts.gamma, pace, timeout=2 * settings.request_timeout_seconds, limits=GAMMA_LIMITS)
+        self.gamma = Http(hosts.gamma, pace, timeout=1.5 * settings.request_timeout_seconds, limits=GAMMA_LIMITS)
         self.data = Http(hosts.data, pace, timeout=2 * settings.request_timeout_seconds, limits=DATA_LIMITS)
         self.universe = Universe(config.market_selection)
         self.feed = Feed(
@@ -163,9 +164,17 @@ class LiveVenue:
             return "the account cannot be read"
         return self.feed.sick()
 
+    def facts(self) -> dict[str, Any]:
+        """What only the ports know, for `status`: the feed's counters, and what ails feed and discovery (empty: nothing does)."""
+        return {
+            "feed": {**self.feed.counters, "trouble": self.feed.sick()},
+            "discovery": {"chosen": sum(c.chosen for c in self.universe.choices.values()), "trouble": self.discovery.trouble},
+            "heartbeat": self.account.heartbeat if self.account is not None else None,
+        }
+
     async def close(self) -> None:
-        for http in (self.clob.http, self.gamma, self.data):
-            await http.close()
+        for host in (self.clob, self.gamma, self.data):
+            await host.close()
         if self.account is not None and self.account.chain is not None:
             await self.account.chain.close()
 
@@ -188,19 +197,35 @@ class AccountPort:
         self.own = OwnOrders(self._is_live)
         self.venue: PolymarketVenue | None = None
         self.chain: Chain | None = None
+        self._heart: Heartbeat | None = None
         self.trouble = "wallet and credentials are not known yet"
 
     def _is_live(self, order_id: str) -> bool:
         order = self.live.state().orders.get(order_id)
         return order is not None and order.is_live
 
+    @property
+    def heartbeat(self) -> str:
+        """How the dead man's switch stands, for `status`."""
+        if not self.live.config.polymarket.heartbeat:
+            return "off"
+        return self._heart.state if self._heart is not None else f"not begun: {self.trouble}"
+
     def know(self, instrument: Instrument) -> None:
-        self.own.know(instrument)
+        """A market we may trade, or new rules of one, whenever it is heard of."""
+        if self.venue is not None:
+            self.venue.know(instrument)
+        else:
+            self.own.know(instrument)
 
     def execute(self, command: Command) -> None:
         """Handed on once there is an account to send it for; the core asks again for what it needs before that."""
         if self.venue is not None:
             self.venue.execute(command)
+
+    def flush(self) -> None:
+        if self.venue is not None:
+            self.venue.flush()
 
     async def run(self, emit: Emit) -> None:
         emit(AccountStreamDown(VENUE, self.trouble))
@@ -208,12 +233,12 @@ class AccountPort:
         wallet = await self._wallet()
         clob.credentials = await self._credentials()
         venue = self._venue(wallet, clob.credentials)
-        assert self.chain is not None
-        await self.chain.warm()
         self.venue = venue
         state = self.live.state()
-        for market in state.markets.values():
-            venue.know(market.instrument)
+        # Discovery may have told of markets, or of new rules, that the state has not heard of yet.
+        told = self.own.instruments
+        for instrument in (*(market.instrument for market in state.markets.values()), *told):
+            venue.know(instrument)
         venue.remember((orders.command(o), state.markets[o.instrument].instrument) for o in _ours(state))
         await venue.run(emit)
 
@@ -222,7 +247,7 @@ class AccountPort:
 
         backoff = Backoff(2.0, MAX_SETUP_WAIT_S)
         while True:
-            found = await wallets.detect(self.signer.address, self.address, self.live.config.polymarket.signature_type)
+            found = wallets.detect(self.signer.address, self.address, self.live.config.polymarket.signature_type)
             if not isinstance(found, wallets.Problem):
                 return found
             await self._wait(backoff, found)
@@ -278,7 +303,9 @@ class AccountPort:
             pace,
             relayer_key=None if isinstance(proof, str) else proof,
         )
-        beats = Clob(hosts.clob, pace, credentials, timeout=settings.request_timeout_seconds)
+        if settings.heartbeat:
+            beats = Clob(hosts.clob, pace, credentials, timeout=settings.request_timeout_seconds)
+            self._heart = Heartbeat(beats, pace, live.sick, say)
         return PolymarketVenue(
             live.clob,
             wallet,
@@ -296,7 +323,7 @@ class AccountPort:
                 request_s=settings.request_timeout_seconds,
             ),
             say=say,
-            heartbeat=Heartbeat(beats, pace, live.sick, say) if settings.heartbeat else None,
+            heartbeat=self._heart,
             wire=wire,
         )
 

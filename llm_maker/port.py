@@ -24,6 +24,10 @@ class Port(Protocol):
         """Take the command; never blocks, never raises for what the world may do."""
         ...
 
+    def flush(self) -> None:
+        """All commands of one decision have been handed over: what was gathered may leave now. A port may ignore it."""
+        ...
+
     async def run(self, emit: Emit) -> None:
         """Own the sockets and emit events until cancelled."""
         ...

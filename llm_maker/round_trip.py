@@ -65,7 +65,7 @@ async def _ready(config: Config, secrets: Secrets, clob: Clob, pace: Pace) -> tu
     except ValueError as error:
         return Check("key", "failed", f"LLM_MAKER_PK: {error}", "put the private key into .env")
     address = secrets.get("LLM_MAKER_BROWSER_ADDRESS") or ""
-    wallet = await wallets.detect(signer.address, address, config.polymarket.signature_type)
+    wallet = wallets.detect(signer.address, address, config.polymarket.signature_type)
     if isinstance(wallet, wallets.Problem):
         return Check("wallet", "failed", wallet.text, wallet.cure)
     made = await credentials(config, secrets, clob, signer, pace)

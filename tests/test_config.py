@@ -301,6 +301,15 @@ def test_live_takes_no_more_than_its_own_section_allows():
     assert to_params(Config()).risk.daily_loss == 0, "paper has its share of the bankroll alone"
 
 
+def test_live_an_unproven_model_has_no_weight_and_a_sure_one_no_larger_order():
+    asked = {"mode": "live", "strategy.base_position_size": 4, "live.max_order_shares": 5}
+    config = load(None, {}, asked)
+    assert config.strategy.size_up_max * config.strategy.base_position_size == 5 and config.strategy.signal_prior_weight == 0
+    wider = load(None, {}, asked | {"live.signal_prior_weight": 0.1, "live.max_order_shares": 20})
+    assert (wider.strategy.size_up_max, wider.strategy.signal_prior_weight) == (1.5, 0.1)
+    assert load(None, {}, {}).strategy.signal_prior_weight == 0.15, "paper acts on it, to learn what it is worth"
+
+
 def test_hosts_without_encryption_are_this_machine_alone():
     assert rehearsal(load(None, {}, LOOPBACK)) and not rehearsal(Config())
     for url in ("http://clob.polymarket.com", "ftp://127.0.0.1", "https://"):

@@ -93,6 +93,9 @@ class ControlServer:
     def execute(self, command: Command) -> None:
         """Nothing the core can ask for concerns this port."""
 
+    def flush(self) -> None:
+        """Nothing is gathered here."""
+
     def open(self) -> None:
         """Bind the socket, replacing what a dead daemon left. Raises `ControlFailed`; `run` calls it if nobody did."""
         if not hasattr(socket, "AF_UNIX"):
@@ -222,6 +225,9 @@ class KillFile:
 
     def execute(self, command: Command) -> None:
         """Nothing the core can ask for concerns this port."""
+
+    def flush(self) -> None:
+        """Nothing is gathered here."""
 
     async def run(self, emit: Emit) -> None:
         """Emit one kill each time the file appears; at once if it is there already."""

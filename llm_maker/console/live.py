@@ -153,7 +153,8 @@ def _account(daemon: Running) -> Text:
     worth = equity(state)
     gain = worth - state.flows.start - state.flows.transfers
     slow = view.slow_loop(state)["mode"]
-    text = Text().append("PAPER ", "bold cyan")
+    real = state.params.risk.live
+    text = Text().append("REAL MONEY " if real else "PAPER ", "bold magenta" if real else "bold cyan")
     if daemon.world.market is not None:
         text.append("SIMULATED ", "bold cyan")
     text.append(f"{state.mode.value.upper()} ", _MODE_STYLES[state.mode.value])

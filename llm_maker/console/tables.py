@@ -14,13 +14,12 @@ from typing import Any
 from rich.cells import cell_len, set_cell_size
 
 WIDTH = 80
-MONEY = "PAPER money"
-"""This version trades no other."""
 _TOUCH, _POSITION, _SIGNAL = 11, 11, 12
 _NAME_MAX = 60
 _LABEL = 12
 _IDS_SHOWN = 5
 _TOP_REFUSALS = 4
+_FEED_FACTS = ("frames", "markets", "sockets", "connected", "trouble")
 _MODES = {"active": "ok", "reduce_only": "REDUCE", "halted": "HALTED"}
 
 Answer = dict[str, Any]
@@ -172,10 +171,11 @@ def _plural(count: int, noun: str) -> str:
 def status_lines(answer: Answer) -> list[str]:
     """What runs, whether it is well, what is odd, and every market in a row."""
     markets, counts = answer["markets"], answer["counts"]
+    money = "LIVE, REAL MONEY" if answer["real_money"] else "PAPER money"
     world = " on a SIMULATED market" if answer.get("simulated") else ""
     refused = sorted(answer["refused"].items(), key=lambda item: (-item[1], item[0]))[:_TOP_REFUSALS]
     return [
-        f"{clean(answer['account'])}: {answer['mode'].upper()}, {MONEY}{world}",
+        f"{clean(answer['account'])}: {answer['mode'].upper()}, {money}{world}",
         *_item("market time", f"{when(answer['now_ns'])}, session {answer['session']}"),
         *_item("well?", _verdict(answer)),
         *(line for odd in oddities(answer) for line in _item("odd", odd)),
@@ -183,6 +183,7 @@ def status_lines(answer: Answer) -> list[str]:
         *_item("orders", f"{answer['orders']} live; so far {counts['placed']} placed, {_plural(counts['fills'], 'fill')}"),
         *_item("slow loop", _slow(answer)),
         *(line for venue, facts in answer["venues"].items() for line in _item("venue", f"{venue}: {_venue(facts)}")),
+        *(_item("feed", _feed(answer)) if "feed" in answer else ()),
         *(_item("refused", ", ".join(f"{reason} {count}x" for reason, count in refused)) if refused else ()),
         "",
         *([heading(), *map(row, markets)] if markets else ["no markets yet"]),
@@ -212,6 +213,9 @@ def _odd_now(answer: Answer) -> Iterator[str]:
     for venue, facts in answer["venues"].items():
         if not facts["up"] or facts["silent"] or facts["lagging"]:
             yield f"venue {venue}: {_venue(facts)}"
+    trouble = answer["discovery"]["trouble"] if "discovery" in answer else ""
+    if trouble:
+        yield f"the venue's listings: {trouble}"
     slow = answer["slow_loop"]
     if slow["mode"] == "FALLBACK":
         yield f"the model fails, rules quote alone: {slow['cause']}"
@@ -246,6 +250,15 @@ def _slow(answer: Answer) -> str:
     failed = f", {_plural(counts['failures'], 'failure')} ({slow['failures_in_a_row']} in a row)" if counts["failures"] else ""
     waiting = "; an answer is awaited" if slow["waiting_for"] else ""
     return f"{slow['mode']}{cause}; {told}{failed}{waiting}"
+
+
+def _feed(answer: Answer) -> str:
+    """Connections as they are now, what went wrong so far, and the dead man's switch where there is one."""
+    feed = answer["feed"]
+    told = f"{_plural(feed['markets'], 'market')}, {feed['connected']} of {_plural(feed['sockets'], 'socket')} connected"
+    faults = [f"{kind} {count}x" for kind, count in feed.items() if kind not in _FEED_FACTS and count]
+    faults += [f"heartbeat {answer['heartbeat']}"] if answer["heartbeat"] else []
+    return "; ".join(filter(None, (told, ", ".join(faults))))
 
 
 def _venue(facts: Answer) -> str:

@@ -18,6 +18,7 @@ def status(state: State) -> dict[str, Any]:
     worth = equity(state)
     return {
         "account": state.account,
+        "real_money": state.params.risk.live,
         "mode": state.mode.value,
         "why": state.mode_text(),
         "now_ns": state.now,
@@ -40,6 +41,7 @@ def status(state: State) -> dict[str, Any]:
 
 
 def _venue(state: State, venue: Venue) -> dict[str, Any]:
+    books = [m.book for m in state.markets.values() if m.instrument.venue == venue.name]
     return {
         "up": venue.up,
         "down_reason": venue.down_reason,
@@ -48,6 +50,10 @@ def _venue(state: State, venue: Venue) -> dict[str, Any]:
         "lagging": venue.lagging,
         "silent": venue.silent,
         "heard_s": (state.now - venue.heard_ns) / NS_PER_S if venue.heard_ns else None,
+        "trusted": sum(book.trusted for book in books),
+        "gaps": sum(book.gaps for book in books),
+        "pruned": sum(book.pruned for book in books),
+        "skipped": sum(book.skipped for book in books),
     }
 
 

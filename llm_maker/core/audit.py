@@ -125,7 +125,11 @@ def watch_cash(step: Step, told: int) -> None:
         transfer(state, gap)
     level = Level.WARNING if state.cash_seen and abs(gap) >= DUST_CASH else Level.INFO
     hint = " (a deposit, a reward, a rebate?)" if gap > 0 and state.cash_seen else ""
-    step.notice(level, "transfer", f"{gap / CASH_PER_USD:+.6f} USD came without a trade of ours{hint}: booked as a {'cost' if cost else 'transfer'}")
+    step.notice(
+        level,
+        "transfer",
+        f"{gap / CASH_PER_USD:+.6f} USD came without a trade of ours{hint}: booked as a {'cost' if cost else 'transfer'}",
+    )
     if state.cash_seen and gap < -MAX_CASH_LOSS and not beside_others:
         step.halt(
             "cash", f"the venue holds {-gap / CASH_PER_USD:.2f} USD less than our fills explain; `resume` if you took them", 0

@@ -66,7 +66,6 @@ from llm_maker.core.events import (
     VenueUp,
     WeightUpdated,
 )
-from llm_maker.core.lag import Lag
 from llm_maker.core.orders import What
 from llm_maker.core.params import Params
 from llm_maker.core.quote import requote
@@ -242,8 +241,6 @@ def _on_clock_stepped(step: Step, event: ClockStepped) -> None:
     if abs(event.step_ns) > MAX_CLOCK_STEP_NS:
         text = f"the clock stepped by {event.step_ns / NS_PER_S:.1f}s; `resume` when it is right"
         step.halt("clock", text, 0)
-        for venue in step.state.venues.values():
-            venue.lag = Lag()  # its baseline is of the clock as it was
         operator.requote_all(step)
 
 

@@ -111,6 +111,9 @@ class Analyst:
         self._waiting = command
         self._wake.set()
 
+    def flush(self) -> None:
+        """Nothing is gathered here."""
+
     async def run(self, emit: Emit) -> None:
         """Answer requests, one call at a time, until cancelled."""
         call: asyncio.Task[None] | None = None

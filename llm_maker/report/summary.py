@@ -107,6 +107,7 @@ def result(state: State, before: Mark) -> dict[str, Any]:
         "equity_usd": usd(equity(state)),
         "gaps": counts.gaps - base.gaps,
         "halts": counts.halts - base.halts,
+        "down": {venue.name: venue.down_reason for venue in state.venues.values() if not venue.up},
         "halted_by": {name: halt.text for name, halt in state.halts.items()},
         "refusals": refusals(state, before.refused),
         "market_seconds": (state.now - before.now) / NS_PER_S if before.now else (state.now - state.counts.started_ns) / NS_PER_S,
@@ -157,6 +158,8 @@ def gain(value: float) -> str:
 
 def advice(run: dict[str, Any], top: str) -> str:
     """The one change that would help most, from the numbers of the run."""
+    if run["markets"] == 0 and run["down"]:
+        return "look at the connection to the venue: " + "; ".join(run["down"].values())
     if run["markets"] == 0:
         return "select a market: market_selection lets none in; `llm-maker markets` says why of each"
     if run["halted_by"]:

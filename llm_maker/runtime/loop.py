@@ -25,11 +25,13 @@ from llm_maker.core.events import (
     BookDelta,
     BookSnapshot,
     Event,
+    LoopDelayed,
     StopRequested,
     StorageFailed,
     TopReported,
     TradePrinted,
 )
+from llm_maker.core.values import NS_PER_S
 from llm_maker.port import Port, Simulator
 from llm_maker.runtime.clock import LiveClock, PacedClock, VirtualClock
 from llm_maker.runtime.inbox import Inbox
@@ -41,6 +43,8 @@ HOT = frozenset((BookDelta, BookSnapshot, TopReported, TradePrinted))
 """Public data: may wait in the journal's buffer for the next Tick, because a restart hears it again."""
 BATCH = 256
 """Simulated events handled between two looks at the event loop."""
+LOST_NS = NS_PER_S
+"""A live loop whose next Tick is this late has stood still, or its clock was set ahead."""
 _SAFE_UNWRITTEN = (CancelOrder, LookUpOrder, RequestAccount, Stop)
 """What may be sent though the journal cannot be written: it adds no risk that a restart could forget."""
 
@@ -66,6 +70,7 @@ class Outbox:
             waiting, self._waiting = self._waiting, []
             for command in sorted(waiting, key=lambda c: not isinstance(c, CancelOrder)):
                 self.port.execute(command)
+            self.port.flush()
 
 
 class Account:
@@ -174,6 +179,8 @@ class Session:
         self.events += 1
         if type(event) in HOT:
             self.frames += 1
+        elif type(event) is LoopDelayed:
+            self.timeline.skip_to(ts)
         for target in self.accounts:
             if account and account != target.name:
                 continue
@@ -236,6 +243,8 @@ class Session:
         """In step with a clock: simulated events when they are due, everything else as it comes in."""
         timeline = self.timeline
         while not self.stopped:
+            if isinstance(clock, LiveClock):
+                self._skip_lost_time(clock.now())
             self._run_due(timeline, clock, until_ns)
             self.rotate()
             due = timeline.next_ns()
@@ -248,6 +257,12 @@ class Session:
             if on_idle:
                 on_idle()
             await self._rest(inbox, timeline, clock)
+
+    def _skip_lost_time(self, now: int) -> None:
+        """What a real feed says is stamped no later than the next Tick: lived through late, each would date it back."""
+        tick = self.timeline.next_tick_ns()
+        if tick is not None and now - tick > LOST_NS:
+            self.deliver(max(now, self.now), "", LoopDelayed(now - tick))
 
     def _run_due(self, timeline: Timeline, clock: LiveClock | PacedClock | VirtualClock, until_ns: int | None) -> None:
         latest = until_ns if isinstance(clock, VirtualClock) else min(clock.now(), until_ns or 1 << 63)

@@ -117,7 +117,7 @@ def catch_up(
     would fill an order twice.
     """
     for entry in reader:
-        if outside and type(entry.event) is Started:
+        if outside and isinstance(entry.event, Started | LoopDelayed):
             timeline.skip_to(entry.ts)
         if _said_by_world(entry, timeline, outside | (_OF_A_MODEL if real_analyst else frozenset()), live=bool(outside)):
             timeline.pop()

@@ -6,6 +6,7 @@ At equal times the source named first goes first. Knows no wall clock and no mea
 from __future__ import annotations
 
 from collections import deque
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -24,6 +25,13 @@ _READY_DECODER = msgspec.json.Decoder(list[tuple[int, str, AnyEvent]])
 
 Due = tuple[int, str, Event]
 """Market time, account ('' for all), event."""
+
+
+@runtime_checkable
+class _Skips(Protocol):
+    """A source that does things merely because time passes."""
+
+    def skip_to(self, now: int) -> None: ...
 
 
 class Ticker:
@@ -75,10 +83,14 @@ class Timeline:
         return not self._ready
 
     def skip_to(self, now: int) -> None:
-        """Time passed in which nothing ran: its Ticks are left out."""
+        """Time passed in which nothing ran: its Ticks are left out, and whatever else only the passing of time brings."""
         for _, source in self.sources:
-            if isinstance(source, Ticker):
+            if isinstance(source, _Skips):
                 source.skip_to(now)
+
+    def next_tick_ns(self) -> int | None:
+        """When the next Tick is due; None: there are none."""
+        return next((source.next_ns() for _, source in self.sources if isinstance(source, Ticker)), None)
 
     def next_ns(self) -> int | None:
         """When the next event is due; None: never."""

@@ -7,6 +7,7 @@ no), UNSENT (it never left, or never arrived) and UNKNOWN (it may have been done
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
@@ -159,11 +160,11 @@ class Http:
             ):
                 return await _read(response)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
-            return Reply(Outcome.UNSENT, error=_words(error))
+            return Reply(Outcome.UNSENT, error=words_of(error))
         except TimeoutError:
             return Reply(Outcome.UNKNOWN, error=f"no answer within {timeout or self.timeout:g}s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return Reply(Outcome.UNKNOWN, error=_words(error))
+            return Reply(Outcome.UNKNOWN, error=words_of(error))
 
     async def _admit(self, method: str, path: str) -> None:
         for verb, prefix, bucket in self._buckets:
@@ -193,8 +194,12 @@ async def _read(response: aiohttp.ClientResponse) -> Reply:
     body = await response.content.read(MAX_BODY)
     while not response.content.at_eof() and len(body) < MAX_BODY:
         body += await response.content.read(MAX_BODY - len(body))
-    after, left = _number(response.headers.get("Retry-After")), _number(response.headers.get("Poly-RateLimit-Remaining"))
-    status = response.status
+    return classified(response.status, body, response.headers.get("Retry-After"), response.headers.get("Poly-RateLimit-Remaining"))
+
+
+def classified(status: int, body: bytes, retry_after: str | None, remaining: str | None) -> Reply:
+    """What an answer means, whoever read it; the last two are its headers `Retry-After` and `Poly-RateLimit-Remaining`."""
+    after, left = _number(retry_after), _number(remaining)
     if 200 <= status < 300:
         return Reply(Outcome.OK, status, body, "", after, left)
     doubtful = status in (408, 425) or status >= 500 or status < 400 or (status == 429 and after is None)
@@ -224,12 +229,14 @@ def _told(body: bytes) -> tuple[str, float | None]:
 
 def _number(text: str | None) -> float | None:
     try:
-        return float(text) if text is not None else None
+        found = float(text) if text is not None else math.nan
     except ValueError:
         return None
+    return found if math.isfinite(found) else None
 
 
-def _words(error: BaseException) -> str:
+def words_of(error: BaseException) -> str:
+    """The transport's words, one line."""
     return f"{type(error).__name__}: {error}"[:300]
 
 
@@ -263,7 +270,7 @@ class Socket:
         except TimeoutError:
             raise SocketClosed(f"no connection within {timeout:g}s") from None
         except (OSError, InvalidURI, WebSocketException, ValueError) as error:
-            raise SocketClosed(_words(error)) from None
+            raise SocketClosed(words_of(error)) from None
         return cls(connection)
 
     async def send(self, text: str) -> None:
@@ -272,7 +279,7 @@ class Socket:
         try:
             await self._connection.send(text)
         except (ConnectionClosed, OSError) as error:
-            raise SocketClosed(_words(error)) from None
+            raise SocketClosed(words_of(error)) from None
 
     async def receive(self) -> bytes:
         """The next message whole, undecoded."""
@@ -281,7 +288,7 @@ class Socket:
         try:
             return await self._connection.recv(decode=False)
         except (ConnectionClosed, OSError) as error:
-            raise SocketClosed(_words(error)) from None
+            raise SocketClosed(words_of(error)) from None
 
     async def close(self) -> None:
         await self._connection.close()

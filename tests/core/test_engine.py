@@ -161,20 +161,6 @@ def test_lag_pulls_every_quote_of_the_venue_and_quotes_again_below_half_of_it():
     assert closed_by(rig, "a") == [] and back(rig, "b")
 
 
-def test_lag_is_measured_anew_by_a_clock_that_was_set():
-    """The earliest message by the old clock is no measure for the new one: nothing would be quoted for hours."""
-    rig = resting()
-    rig.wait(1)
-    delta(rig, bids=((4800, 1),), late=0)
-    rig.now += 3 * NS_PER_S
-    rig.send(ev.ClockStepped(3 * NS_PER_S), ev.OperatorActed(ev.Verb.RESUME, "cli"))
-    rig.ack()
-    for n in range(5):
-        rig.wait(1)
-        delta(rig, bids=((4800, 2 + n),), late=3.0)
-    assert closed_by(rig) == [] and back(rig)
-
-
 def test_a_constant_distance_of_clocks_is_no_lag():
     rig = Rig(wants=BOTH)
     rig.listed()

@@ -116,6 +116,31 @@ def test_a_taking_order_without_a_last_word_is_looked_up():
     assert len([p for p in places(out + live(rig, 2)) if not p.post_only]) == 1, "what is left is tried again"
 
 
+def test_a_taking_order_that_the_venue_refuses_is_not_hammered():
+    rig = holding()
+    rig.send(ev.OperatorActed(ev.Verb.FLATTEN, "cli", "m", True))
+    for n in range(80):
+        for order in rig.live():
+            rig.send(ev.OrderRejected(order.order_id, "balance"))
+        rig.move(5000, size=500 * SHARE + n)
+        rig.run(0.25)
+    assert len([p for p in places(rig.log) if not p.post_only]) == 2, "at once, and after ten seconds"
+
+
+def test_a_taking_order_that_ended_in_part_is_not_sent_again_before_its_fills_are_known():
+    """The venue's word of the end may come before the trade, and says how much was matched."""
+    rig = holding()
+    rig.send(ev.OperatorActed(ev.Verb.FLATTEN, "cli", "m", True))
+    rig.ack()
+    (take,) = rig.live()
+    out = rig.send(ev.OrderLookedUp(take.order_id, "canceled", 15 * SHARE))
+    assert places(out + rig.run(2)) == [], "15 of them are sold already"
+    rig.fill(take, 15 * SHARE)
+    rig.send(ev.OrderLookedUp(take.order_id, "canceled", 15 * SHARE))
+    again = rig.live() or [rig.state.orders[p.order_id] for p in places(rig.run(2))]
+    assert [o.qty for o in again] == [25 * SHARE]
+
+
 def test_a_maker_only_house_never_crosses():
     rig = holding(stop_exit_crosses=False)
     live(rig, 33, 4700)

@@ -61,7 +61,7 @@ class Scene:
 
 
 def wallet_of(kind: WalletKind) -> Wallet:
-    from llm_maker.venues.polymarket.chain.transactions import derived
+    from llm_maker.venues.polymarket.chain.addresses import derived
 
     return Wallet(kind, next(address for found, address in derived(SIGNER) if found is kind), SIGNER)
 

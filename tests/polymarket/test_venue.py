@@ -318,6 +318,35 @@ async def test_what_is_executed_in_one_turn_leaves_in_batches_of_fifteen_cancels
         assert len(r.events) == 20
 
 
+async def test_a_flush_writes_what_was_executed_at_once_cancels_first_and_once():
+    commands = [place(f"1-{n}") for n in range(3)]
+    book = Book(*commands, place("2-1"))
+    async with rig() as r:
+        r.server.on("POST", "/order", book)
+        r.server.on("POST", "/orders", book)
+        r.server.on("DELETE", "/order", cancels_all)
+        r.do(place("2-1"))
+        await r.heard(1, OrderAccepted)
+        written, hurry = [], r.clob.hurry
+
+        def listening(method, path, body, **more):
+            written.append((method, path))
+            return hurry(method, path, body, **more)
+
+        r.clob.hurry = listening
+        r.do(*commands, cancel("2-1"))
+        assert written == []
+        r.venue.flush()
+        assert written == [("DELETE", "/order"), ("POST", "/orders")], "before any turn of the loop"
+        r.venue.flush()
+        await r.heard(4, OrderAccepted)
+        await r.heard(1, OrderCanceled)
+        assert len(written) == 2
+        r.do(place("1-0"))
+        await r.heard(5, OrderAccepted)
+        assert written[2:] == [("POST", "/order")], "and who does not flush waits for the next turn"
+
+
 async def test_a_batch_has_one_end_for_each_order():
     a, b, c, d = commands = [place(f"1-{n}") for n in range(4)]
     async with rig() as r:
@@ -419,6 +448,20 @@ async def test_a_fault_of_ours_while_sending_is_not_lost(monkeypatch):
         monkeypatch.setattr(r.venue._entry, "_release_orders", lambda now: 1 // 0)
         r.do(place())
         await r.heard(1, RegimeChanged)
+
+
+async def test_a_fault_of_ours_in_a_flush_reaches_who_flushed_and_no_order_leaves_any_more(monkeypatch):
+    async with rig(fault=ZeroDivisionError, speed=50.0) as r:
+        r.do(place("1-1"))
+        with monkeypatch.context() as broken:
+            broken.setattr(r.venue._entry, "_release_orders", lambda now: 1 // 0)
+            with pytest.raises(ZeroDivisionError):
+                r.venue.flush()
+        r.do(place("1-2"))
+        r.venue.flush()
+        await r.heard(1, RegimeChanged)
+        assert sorted((event.order_id, event.reason) for event in r.of(OrderRejected)) == [("1-1", "closed"), ("1-2", "closed")]
+        assert not r.server.seen
 
 
 async def test_what_never_left_is_refused_and_a_cancel_that_never_left_changes_nothing():

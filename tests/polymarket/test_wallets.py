@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import random
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +16,10 @@ from aiohttp import web
 from llm_maker.core.values import NS_PER_S
 from llm_maker.venues.net import Pace
 from llm_maker.venues.polymarket.auth import Credentials, Wallet, WalletKind
+from llm_maker.venues.polymarket.chain.addresses import derived
 from llm_maker.venues.polymarket.chain.rpc import Rpc
-from llm_maker.venues.polymarket.chain.transactions import derived
 from llm_maker.venues.polymarket.chain.wallets import Problem, credentials, deployed, detect
-from llm_maker.venues.polymarket.orders.sign import Signer
+from llm_maker.venues.polymarket.orders.sign import Signer, checksum
 from llm_maker.venues.polymarket.rest import Clob
 from tests.fakes.polymarket.relayer import ChainHouse, routes
 from tests.fakes.polymarket.verify import Refused, check_l1
@@ -50,8 +54,8 @@ async def served(*added: web.RouteDef) -> AsyncIterator[str]:
 @pytest.mark.parametrize("place", range(5))
 async def test_every_address_that_the_key_derives_is_recognised(place):
     kind, address = derived(SIGNER)[place]
-    assert await detect(SIGNER, address) == Wallet(kind, address, SIGNER)
-    assert await detect(SIGNER, address.lower(), kind.name.lower()) == Wallet(kind, address, SIGNER)
+    assert detect(SIGNER, address) == Wallet(kind, address, SIGNER)
+    assert detect(SIGNER, address.lower(), kind.name.lower()) == Wallet(kind, address, SIGNER)
 
 
 def test_the_five_derivations_differ_and_are_those_of_the_sdk():
@@ -66,22 +70,50 @@ def test_the_five_derivations_differ_and_are_those_of_the_sdk():
         assert (words[account.wallet_type], account.signer_type) == (kind, "OWNER")
 
 
+def test_our_derivation_is_that_of_the_sdk_for_any_key():
+    from polymarket._internal import wallet
+    from polymarket.environments import PRODUCTION
+
+    rules = PRODUCTION._config.wallet_derivation
+    dice = random.Random(7)
+    for _ in range(50):
+        signer = checksum("0x" + dice.randbytes(20).hex())
+        assert derived(signer) == (
+            (WalletKind.EOA, signer),
+            (WalletKind.DEPOSIT, wallet.derive_beacon_deposit_wallet_address(signer, rules)),
+            (WalletKind.DEPOSIT, wallet.derive_uups_deposit_wallet_address(signer, rules)),
+            (WalletKind.PROXY, wallet.derive_proxy_wallet_address(signer, rules)),
+            (WalletKind.SAFE, wallet.derive_safe_wallet_address(signer, rules)),
+        )
+
+
+def test_a_start_finds_its_wallet_without_the_sdk():
+    asked = f"""
+import sys
+from llm_maker.venues.polymarket.chain.wallets import detect
+assert detect({SIGNER!r}, {SIGNER!r}).kind == 0
+heavy = [name for name in sys.modules if name.split(".")[0] in ("polymarket", "eth_account", "eth_utils", "eth_abi", "web3")]
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", asked], check=True, cwd=Path(__file__).parents[2])
+
+
 async def test_a_foreign_address_lists_what_the_key_can_stand_for():
-    problem = await detect(SIGNER, STRANGER)
+    problem = detect(SIGNER, STRANGER)
     assert isinstance(problem, Problem)
     assert all(f"{kind.name.lower()} {address}" in problem.text for kind, address in derived(SIGNER))
 
 
 async def test_a_configured_kind_is_checked_and_never_believed():
     safe = next(address for kind, address in derived(SIGNER) if kind is WalletKind.SAFE)
-    problem = await detect(SIGNER, safe, "proxy")
+    problem = detect(SIGNER, safe, "proxy")
     assert isinstance(problem, Problem) and "safe wallet" in problem.text and "auto" in problem.cure
-    assert isinstance(await detect(SIGNER, STRANGER, "deposit"), Problem)
+    assert isinstance(detect(SIGNER, STRANGER, "deposit"), Problem)
 
 
 @pytest.mark.parametrize("address", ["", "0x12", SIGNER[:-1] + "a", "not an address"])
 async def test_what_is_no_address_is_told(address):
-    problem = await detect(SIGNER, address)
+    problem = detect(SIGNER, address)
     assert isinstance(problem, Problem) and "LLM_MAKER_BROWSER_ADDRESS" in problem.text
 
 

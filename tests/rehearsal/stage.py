@@ -109,8 +109,8 @@ class Rehearsal:
         told = {"XDG_STATE_HOME": str(self.home / "state"), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default::ResourceWarning"}
         return {**os.environ, **keys, **told}
 
-    def start(self, *args: str) -> None:
-        command = [sys.executable, "-m", "llm_maker", "run", "--yes", "--speed", str(self.speed), "--json", *args]
+    def start(self, *args: str, verb: tuple[str, ...] = ("run", "--yes")) -> None:
+        command = [sys.executable, "-m", "llm_maker", *verb, "--speed", str(self.speed), "--json", *args]
         with (self.home / "stderr.txt").open("a") as errors:
             self.process = subprocess.Popen(
                 command, cwd=self.home, env=self._env(), stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, text=True

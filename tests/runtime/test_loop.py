@@ -39,12 +39,15 @@ class Port:
     name = "port"
 
     def __init__(self, path=None):
-        self.sent, self.seen, self.path = [], [], path
+        self.sent, self.seen, self.flushed, self.path = [], [], [], path
 
     def execute(self, command):
         self.sent.append(command)
         if self.path is not None:
             self.seen.append(self.path().read_bytes())
+
+    def flush(self):
+        self.flushed.append(len(self.sent))
 
     async def run(self, emit):
         raise AssertionError("never run here")
@@ -123,6 +126,9 @@ def test_cancels_go_first_and_the_rest_in_order():
         box.put(command)
     box.send()
     assert port.sent == [*cancels, *asks]
+    assert port.flushed == [5], "once, when all has been handed over"
+    box.send()
+    assert port.flushed == [5], "nothing was handed over"
     box.send()
     assert len(port.sent) == 5, "nothing is sent twice"
 

@@ -5,6 +5,8 @@ It knows when each is due and asks `rewards` and the `purse` how much. It refuse
 
 from __future__ import annotations
 
+from heapq import heapify
+
 from llm_maker.core.events import CashKind, CashMoved
 from llm_maker.core.values import NS_PER_S
 from llm_maker.venues.paper import matching, rewards
@@ -49,6 +51,15 @@ def expect_sample(state: State, params: ExchangeParams, now: int, market: Market
     if rewarded and market.orders and not state.sampling:
         state.sampling = True
         state.later(_sample_ns(params.seed, now), SampleRewards())
+
+
+def skip_samples(state: State, params: ExchangeParams, now: int) -> None:
+    """The next sample is after `now`: those of a time that nobody saw would be of books that stood still."""
+    then = _sample_ns(params.seed, now)
+    state.actions = [
+        (then if due <= now and isinstance(action, SampleRewards) else due, number, action) for due, number, action in state.actions
+    ]
+    heapify(state.actions)
 
 
 def expect_payday(state: State, now: int) -> None:

@@ -153,16 +153,23 @@ class AccountWire:
         return []
 
     def _cancellation(self, ours: Ours, note: OrderNote) -> list[Event]:
-        """The end of an order. One that was wholly matched was filled, not canceled: its trades say so, or a look-up does."""
+        """The end of an order. One that was wholly matched was filled, not canceled: its trades say so, or a look-up does.
+
+        Of one that was matched in part it is told how much, as by a look-up: its trades may come after this.
+        """
         try:
-            whole = _matched(note) >= (shares(note.original_size, "original_size") if note.original_size else ours.qty)
+            matched = _matched(note)
+            whole = matched >= (shares(note.original_size, "original_size") if note.original_size else ours.qty)
         except WireError as fault:
             # How much was matched cannot be read; that it has ended can, and a fill after the end is booked all the same.
             self._fault("order", fault.name, fault.text)
-            whole = False
+            matched, whole = 0, False
         if whole:
             return []
-        if order_end(note.status) is OrderEnd.EXPIRED:
+        expired = order_end(note.status) is OrderEnd.EXPIRED
+        if matched:
+            return [OrderLookedUp(ours.order_id, "expired" if expired else "canceled", matched)]
+        if expired:
             return [OrderExpired(ours.order_id)]
         return [OrderCanceled(ours.order_id, (note.status or "")[:MAX_NAME])]
 

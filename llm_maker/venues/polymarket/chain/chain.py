@@ -72,10 +72,6 @@ class Chain:
         self._relayer = Relayer(hosts.relayer, pace, relayer_key)
         self._busy = asyncio.Lock()
 
-    async def warm(self) -> None:
-        """Import what signs, in a thread: about a second that is better spent before anything is quoted."""
-        await asyncio.to_thread(transactions.load)
-
     async def merge(self, instrument: Instrument, qty: int) -> WorkResult:
         """`qty` (10^-6 share) of each outcome -> as much pUSD."""
         assert qty > 0

@@ -59,11 +59,6 @@ def _sdk() -> Any:
     )
 
 
-def load() -> None:
-    """Import the SDK: about a second, better in a thread before anything is quoted."""
-    _sdk()
-
-
 def _adapter(instrument: Instrument) -> str:
     config = _sdk().config
     return str(config.neg_risk_collateral_adapter if instrument.route == "neg_risk" else config.collateral_adapter)
@@ -220,16 +215,3 @@ def _account(key: str) -> Any:
     except (ValueError, TypeError):
         # The library's words may quote what it was given.
         raise CannotSign("the private key is not one") from None
-
-
-def derived(signer: str) -> tuple[tuple[WalletKind, str], ...]:
-    """Every wallet that a key can stand for, by the SDK's own derivation; addresses checksummed."""
-    sdk = _sdk()
-    rules = sdk.config.wallet_derivation
-    return (
-        (WalletKind.EOA, signer),
-        (WalletKind.DEPOSIT, sdk.wallet.derive_beacon_deposit_wallet_address(signer, rules)),
-        (WalletKind.DEPOSIT, sdk.wallet.derive_uups_deposit_wallet_address(signer, rules)),
-        (WalletKind.PROXY, sdk.wallet.derive_proxy_wallet_address(signer, rules)),
-        (WalletKind.SAFE, sdk.wallet.derive_safe_wallet_address(signer, rules)),
-    )

@@ -5,14 +5,12 @@ What is wrong with any of it comes back as a `Problem`: a text and its cure, nei
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 
 from llm_maker.core.values import NS_PER_S
 from llm_maker.venues.net import Outcome, Pace, Reply
 from llm_maker.venues.polymarket.auth import CREDENTIALS_BROKEN, Credentials, Wallet, WalletKind
-from llm_maker.venues.polymarket.chain import transactions
+from llm_maker.venues.polymarket.chain.addresses import derived
 from llm_maker.venues.polymarket.chain.rpc import Rpc
 from llm_maker.venues.polymarket.orders.sign import Signer, checksum, l1_headers
 from llm_maker.venues.polymarket.rest import Clob
@@ -25,7 +23,7 @@ class Problem(msgspec.Struct, frozen=True):
     cure: str
 
 
-async def detect(signer_address: str, browser_address: str, configured: str = "auto") -> Wallet | Problem:
+def detect(signer_address: str, browser_address: str, configured: str = "auto") -> Wallet | Problem:
     """The wallet that holds the funds, by the address that the site shows: the one derived from the key that equals it.
 
     The exchange derives a proxy and a Safe from the key itself, so an address that no derivation gives cannot trade with this key.
@@ -35,7 +33,7 @@ async def detect(signer_address: str, browser_address: str, configured: str = "a
         maker = checksum(browser_address)
     except ValueError as error:
         return Problem(f"LLM_MAKER_BROWSER_ADDRESS is {error}", "copy the address from your profile on the site")
-    found = await asyncio.to_thread(transactions.derived, signer_address)
+    found = derived(signer_address)
     kinds = [kind for kind, address in found if address == maker]
     if not kinds:
         listed = ", ".join(f"{kind.name.lower()} {address}" for kind, address in found)

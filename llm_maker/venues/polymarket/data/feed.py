@@ -17,7 +17,7 @@ from llm_maker.core.commands import Command, RequestSnapshot
 from llm_maker.core.events import Event, FeedLost, VenueDown, VenueUp
 from llm_maker.core.values import Instrument
 from llm_maker.port import Emit
-from llm_maker.venues.net import Pace
+from llm_maker.venues.net import Backoff, Pace, Socket, SocketClosed
 from llm_maker.venues.polymarket.data.bookcheck import BookCheck
 from llm_maker.venues.polymarket.data.link import FeedSettings, Line, Say, Tap
 from llm_maker.venues.polymarket.data.shard import Shard, wire_counts
@@ -27,6 +27,8 @@ __all__ = ["Feed", "FeedSettings"]
 
 START_S = 5.0
 """Nothing heard for so long after the start: the core is told why there is no market."""
+KNOCK_S, FIRST_WAIT_S = 2.0, 1.0
+"""Without a market for so long, the host is tried all the same; the first wait after a try that failed."""
 SAY_S = 60.0
 """Between two warnings of the same trouble."""
 
@@ -105,6 +107,9 @@ class Feed:
         if isinstance(command, RequestSnapshot) and command.instrument in self._homes:
             self._check.want(command.instrument)
 
+    def flush(self) -> None:
+        """Nothing is gathered here."""
+
     def start_afresh(self, reason: str) -> None:
         """Every socket anew, every book again: what was told has been lost on its way to the core."""
         for shard in self._shards:
@@ -120,11 +125,30 @@ class Feed:
                 for shard in self._shards:
                     group.create_task(shard.run())
                 group.create_task(self._check.run())
+                group.create_task(self._knock())
                 await self._line.pace.sleep(START_S)
-                if not self._up and not self._told_down and self._homes:
-                    self._tell_down(self._last_trouble or self.sick() or "connected, but no book has come yet")
+                if not self._up and not self._told_down:
+                    none = "no book has come yet" if self._homes else "no market is known yet"
+                    self._tell_down(self._last_trouble or self.sick() or none)
         finally:
             self._group, self.emit = None, _nobody
+
+    async def _knock(self) -> None:
+        """Until there is a market nothing is connected; whether the host can be reached is told all the same."""
+        pace, settings = self._line.pace, self._line.settings
+        backoff = Backoff(FIRST_WAIT_S, settings.backoff_max_s)
+        await pace.sleep(KNOCK_S)
+        while not self._homes:
+            try:
+                socket = await Socket.open(self._line.url, pace, settings.connect_s / 2)
+            except SocketClosed as why:
+                self._line.count("connect_failed")
+                self.unreachable(str(why))
+                await pace.sleep(backoff.next())
+            else:
+                self.reachable()
+                await socket.close()
+                return
 
     def _new_shard(self) -> Shard:
         shard = Shard(len(self._shards) + 1, self, self._line)

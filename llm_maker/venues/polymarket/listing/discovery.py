@@ -98,12 +98,14 @@ class Discovery:
         self._said: set[str] = set()
         self._empty = False
         self._emit: Emit | None = None
+        self.trouble = "not looked yet"
+        """Why the last look was not whole; empty: it was."""
 
     async def run(self, emit: Emit) -> None:
         """Look at once, then every `every_s`; after a failure sooner, backing off, until it works."""
         backoff, failing = Backoff(2.0, 60.0), False
         while True:
-            trouble = await self.refresh(emit)
+            trouble = self.trouble = await self.refresh(emit)
             if trouble and not failing:
                 self._say(Level.WARNING, f"{trouble}; the markets stay as they are, and it is tried again")
             elif failing and not trouble:

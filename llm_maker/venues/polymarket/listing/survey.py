@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -179,7 +179,8 @@ class Survey:
         reply = await self.http.request("GET", path, query=query)
         if reply.ok or (missing_ok and reply.status == 404):
             return reply
-        raise _NoAnswer(f"Gamma {path}: {reply.error}")
+        where = "" if reply.status else f" at {urlsplit(self.http.base).netloc}"
+        raise _NoAnswer(f"Gamma {path}{where}: {reply.error}")
 
     def _read(self, reply: Reply, key: str) -> tuple[list[msgspec.Raw], str]:
         try:

@@ -1,8 +1,9 @@
 """Order entry: the one way by which an order or a cancel leaves this house.
 
-What is executed within one turn of the event loop leaves together, cancels first. An order's digest is its venue id and is known in
-`OwnOrders` before the order leaves (`polymarket.md` 0.5). Nothing is sent twice. Orders and cancels have token buckets of their own
-(2.6), so no cancel waits behind an order; an order that waits too long is refused here and never leaves.
+What is executed before one `flush` (or, where nobody flushes, within one turn of the event loop) leaves together, cancels first,
+and is written before the flush returns. An order's digest is its venue id and is known in `OwnOrders` before the order leaves
+(`polymarket.md` 0.5). No order is sent twice. Orders and cancels have token buckets of their own (2.6), so no cancel waits behind
+an order; an order that waits too long is refused here and never leaves.
 
 Every order of every request has exactly one end, an event. It refuses to judge: whether to quote is the core's business.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -96,7 +97,7 @@ class OrderEntry:
         spawn: Spawn,
         say: Say,
         follow: Callable[[str], None],
-        fail: Callable[[IdentityFault], None],
+        fail: Callable[[Exception], None],
     ) -> None:
         """`spawn` runs a request; `follow(order_id)` asks about an order that will not simply rest; `fail` takes our own fault."""
         self._clob, self._wallet, self._signer, self._own = clob, wallet, signer, own
@@ -113,7 +114,9 @@ class OrderEntry:
         self._failed: dict[str, int] = {}
         """Our id -> when its cancel last did not do it."""
         self._posts = 0
-        self._open = self._due = False
+        self._open = False
+        self._turn: asyncio.Handle | None = None
+        """Something was gathered: the next turn of the loop lets it go, if no flush does it before."""
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = ""
         self._said: set[str] = set()
@@ -176,22 +179,31 @@ class OrderEntry:
     def closed(self) -> None:
         """The port has ended: nothing leaves any more."""
         self._open = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for waiting in (self._turn, self._timer):
+            if waiting is not None:
+                waiting.cancel()
+        self._turn = self._timer = None
 
     # Letting go, as the buckets allow.
 
     def _soon(self) -> None:
-        if self._open and not self._due:
-            self._due = True
-            self._spawn(self._flush())
+        if self._open and self._turn is None:
+            self._turn = asyncio.get_running_loop().call_soon(self.flush)
 
-    async def _flush(self) -> None:
-        """Runs in the next turn of the loop, as a task: a fault of ours in it must not be lost in a callback."""
-        self._due = False
-        if not self._open:
+    def flush(self) -> None:
+        """Let go at once of what was gathered since the last time."""
+        if self._turn is None:
             return
+        self._turn.cancel()
+        try:
+            self._release()
+        except Exception as fault:
+            # Whoever flushed may be a callback, where it would be lost.
+            self._fail(fault)
+            raise
+
+    def _release(self) -> None:
+        self._turn = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -219,7 +231,7 @@ class OrderEntry:
             self._cancel_tokens.take(len(chunk), now)
             self._counters.cancels += len(chunk)
             self._counters.cancel_requests += 1
-            self._spawn(self._delete(chunk))
+            self._delete(chunk)
         return min((again - now for again in self._held.values()), default=_NEVER * NS_PER_S) / NS_PER_S
 
     def _release_orders(self, now: int) -> float:
@@ -238,7 +250,7 @@ class OrderEntry:
             self._posts += 1
             self._counters.orders += room
             self._counters.order_requests += 1
-            self._spawn(self._post(chunk))
+            self._post(chunk)
         return _NEVER
 
     def _refuse_waiting(self, now: int) -> None:
@@ -262,29 +274,38 @@ class OrderEntry:
 
     # Requests and what came of them.
 
-    async def _post(self, chunk: list[Ticket]) -> None:
+    def _post(self, chunk: list[Ticket]) -> None:
+        """Sign and write, here and now; the answer is waited for elsewhere."""
         credentials = self._clob.credentials
         assert credentials is not None
         bodies = [made.body(self._signer, credentials.key) for made in chunk]
         batch = len(chunk) > 1
         path, body = ("/orders", b"[" + b",".join(bodies) + b"]") if batch else ("/order", bodies[0])
+        answer = self._clob.hurry("POST", path, body, timeout=self._settings.request_s)
+        self._spawn(self._posted(chunk, answer, batch=batch))
+
+    async def _posted(self, chunk: list[Ticket], answer: Awaitable[Reply], *, batch: bool) -> None:
         try:
-            reply = await self._clob.private("POST", path, body=body, timeout=self._settings.request_s)
+            reply = await answer
         finally:
             self._posts -= 1
         self._heard(reply, self._order_tokens)
         judged = reply.ok or reply.status == 400
-        for made, answer in zip(chunk, placed(reply, [made.draft.venue_id for made in chunk], batch=batch), strict=True):
-            self._answered(made, answer, judged=judged)
+        for made, told in zip(chunk, placed(reply, [made.draft.venue_id for made in chunk], batch=batch), strict=True):
+            self._answered(made, told, judged=judged)
         self._soon()
 
-    async def _delete(self, chunk: list[tuple[str, str]]) -> None:
+    def _delete(self, chunk: list[tuple[str, str]]) -> None:
         ids = [venue_id for _, venue_id in chunk]
         path, what = ("/orders", msgspec.json.encode(ids)) if len(ids) > 1 else ("/order", msgspec.json.encode({"orderID": ids[0]}))
-        reply = await self._clob.private("DELETE", path, body=what, timeout=self._settings.request_s)
+        answer = self._clob.hurry("DELETE", path, what, timeout=self._settings.request_s)
+        self._spawn(self._deleted(chunk, answer))
+
+    async def _deleted(self, chunk: list[tuple[str, str]], answer: Awaitable[Reply]) -> None:
+        reply = await answer
         self._heard(reply, self._cancel_tokens)
-        for (order_id, _), answer in zip(chunk, canceled(reply, ids), strict=True):
-            self._cancel_answered(order_id, answer)
+        for (order_id, _), told in zip(chunk, canceled(reply, [venue_id for _, venue_id in chunk]), strict=True):
+            self._cancel_answered(order_id, told)
         self._soon()
 
     def _heard(self, reply: Reply, tokens: Bucket) -> None:

@@ -95,7 +95,7 @@ class PolymarketVenue:
         assert clob.credentials is not None, "trading needs credentials"
         self.counters = Counters()
         self._own, self._wallet, self._pace, self._say = own, wallet, pace, say
-        self._reader, self._stream, self._heartbeat = reader, stream, heartbeat
+        self._clob, self._reader, self._stream, self._heartbeat = clob, reader, stream, heartbeat
         self._instruments: dict[str, Instrument] = {}
         self._emit: Emit | None = None
         self._ended = False
@@ -170,6 +170,10 @@ class PolymarketVenue:
             case _:
                 pass
 
+    def flush(self) -> None:
+        """What was executed leaves now, not in the next turn of the loop."""
+        self._entry.flush()
+
     async def run(self, emit: Emit) -> None:
         """Own the stream, the heartbeat and all requests until cancelled.
 
@@ -183,6 +187,7 @@ class PolymarketVenue:
         self._own_until_the_end("the regime watch", self._regimes.run())
         if self._heartbeat is not None:
             self._own_until_the_end("the heartbeat", self._heartbeat.run())
+        self._spawn(self._clob.warm())
         self._entry.opened()
         early, self._early = self._early, []
         for command in early:
