@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
 _BLOCK = 1 << 16
+_UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class Door:
@@ -44,7 +45,7 @@ class Door:
         self._do(self._listen(through=True))
 
     def slam(self) -> None:
-        """Take every connection, and end it as soon as it has said what it wants."""
+        """Take every connection, and send it away as soon as it has said what it wants."""
         self._do(self._listen(through=False))
 
     def shut(self) -> None:
@@ -76,6 +77,12 @@ class Door:
             if not self._through:
                 line = (await reader.readline()).decode(errors="replace").split()
                 self.knocks.append((time.monotonic(), line[1] if len(line) > 1 else ""))
+                while (await reader.readline()).strip():
+                    pass
+                writer.write(_UNAVAILABLE)
+                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
                 return
             inner, outer = await asyncio.open_connection("127.0.0.1", self._behind())
             self._writers.add(outer)

@@ -279,16 +279,23 @@ def units(amount: Decimal) -> int:
 
 
 def agree(state: State, truth: dict[str, Any], foreign: dict[str, Decimal]) -> None:
-    """Position and cash of the ledger are the venue's, to the last unit; what others made is seen and is not ours."""
-    ours = held(state)
-    seen = {
-        token: leg.foreign
-        for market in state.markets.values()
-        for token, leg in zip(market.instrument.token_ids, (market.position.yes, market.position.no), strict=True)
-    }
+    """Position and cash of the ledger are the venue's, to the last unit; what others made is seen and is not ours.
+
+    A merge that was on its way when the daemon stopped is still reserved in the ledger, and may be done at the venue.
+    """
+    ours, cash, seen = held(state), state.cash, {}
+    for market in state.markets.values():
+        legs = dict(zip(market.instrument.token_ids, (market.position.yes, market.position.no), strict=True))
+        seen |= {token: leg.foreign for token, leg in legs.items()}
+        on_its_way = [w.qty for w in state.works.values() if w.instrument == market.instrument.id and w.what == "merge"]
+        assert sum(on_its_way) == market.position.yes.merging == market.position.no.merging
+        for size in on_its_way:
+            if all(units(truth["shares"].get(token, Decimal(0))) <= ours[token] - size for token in legs):
+                cash += size
+                ours |= {token: ours[token] - size for token in legs}
     for token, amount in truth["shares"].items():
         others = units(foreign.get(token, Decimal(0)))
         told = f"token {token[:8]}: ledger {ours.get(token, 0)}, foreign {seen.get(token, 0)}; venue {amount}, {others} of others"
         assert ours.get(token, 0) == units(amount) - others, told
         assert seen.get(token, 0) == others, told
-    assert state.cash == units(truth["cash"]), f"cash: ledger {state.cash}, venue {units(truth['cash'])}"
+    assert cash == units(truth["cash"]), f"cash: ledger {cash}, venue {units(truth['cash'])}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from decimal import Decimal
 from pathlib import Path
@@ -138,7 +137,7 @@ def test_a_killed_recording_is_read_to_its_last_whole_block(tmp_path):
         heard(rehearsal, tape, 200, sent)
         rehearsal.kill()
         frames = frames_of(tape)
-        assert 0 < len(frames) and frames == sent.frames[: len(frames)]
+        assert len(frames) > 0 and frames == sent.frames[: len(frames)]
         backtest(rehearsal, tape)
 
 

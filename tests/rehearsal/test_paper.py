@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from llm_maker.console.control import ControlClient
 from llm_maker.core.commands import PlaceOrder
 from llm_maker.core.events import BookSnapshot, FillFailed, FillSettled, LoopDelayed, OrderFilled, Tick, TradePrinted
+from llm_maker.core.step import RECENT_ORDERS
 from llm_maker.core.values import NS_PER_S, Side
 from llm_maker.runtime.journal import Entry
 from llm_maker.runtime.timeline import TICK_NS
@@ -250,3 +252,45 @@ def test_a_home_of_real_money_is_no_home_of_paper(tmp_path):
         assert "REAL MONEY" in rehearsal.verb("status").stdout
         assert rehearsal.stop()["clean_stop"]
         refused(rehearsal, "--mode", "paper")
+
+
+# Time and memory.
+
+
+def resident_mb(rehearsal: Rehearsal) -> float:
+    assert rehearsal.process is not None
+    told = Path(f"/proc/{rehearsal.process.pid}/status").read_text()
+    return int(next(line for line in told.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+def test_the_journal_begins_new_files_while_it_runs_and_keeps_to_its_share_of_the_disk(tmp_path):
+    with paper(tmp_path, 71, 20.0, logging={"journal_max_mb": 0.1, "journal_total_mb": 0.2}) as rehearsal:
+        rehearsal.start()
+        rehearsal.until(lambda s: s["counts"]["fills"] >= 8 and len(list(rehearsal.journal.iterdir())) > 1, 600)
+        rehearsal.wait(40)
+        ended(rehearsal)
+        finished = list(rehearsal.journal.glob("*.zst"))
+        assert finished and sum(path.stat().st_size for path in finished) <= 300_000
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_ten_minutes_grow_nothing_without_bound(tmp_path):
+    logging = {"journal_max_mb": 0.5, "journal_total_mb": 1.0}
+    with paper(tmp_path, 72, 20.0, markets=10, logging=logging, polymarket={"reconnect_minutes": 1}) as rehearsal:
+        rehearsal.start()
+        rehearsal.wait(240)
+        early = resident_mb(rehearsal)
+        rehearsal.wait(360)
+        late = resident_mb(rehearsal)
+        status = rehearsal.until(quoted)
+        assert status["counts"]["placed"] > 500 and status["feed"]["exchanges"] >= 5
+        ended(rehearsal)
+        kept = sum(path.stat().st_size for path in rehearsal.journal.glob("*.zst"))
+        state = rehearsal.state()
+    print(f"{early:.1f} MB after four minutes, {late:.1f} MB after ten; {status['counts']['placed']} orders")
+    assert late - early < 15
+    assert kept <= 1_500_000
+    assert len(state.orders) <= RECENT_ORDERS + 2 * len(state.markets) and len(state.recent) <= RECENT_ORDERS
+    assert all(len(market.position.seen) <= 1_000 for market in state.markets.values())

@@ -113,7 +113,7 @@ def killed_again_and_again(home: Path, seed: int, speed: float, times: int) -> N
     with Rehearsal(home, seed, speed) as rehearsal:
         for _ in range(times):
             rehearsal.start()
-            rehearsal.wait(dice.uniform(1.5, 6.0) * speed)
+            rehearsal.wait(dice.uniform(1.2, 3.0) * speed)
             rehearsal.kill()
         rehearsal.start()
         rehearsal.wait(CALM_S)
@@ -139,7 +139,7 @@ def test_killed_a_hundred_times(tmp_path):
 
 @pytest.mark.timeout(120)
 def test_a_daemon_that_stands_still_is_silent_and_the_venue_cancels_for_it(tmp_path):
-    with Rehearsal(tmp_path, 41, 5.0) as rehearsal:
+    with Rehearsal(tmp_path, 41, 10.0) as rehearsal:
         house = rehearsal.venue.house
         rehearsal.start()
         rehearsal.wait(40)
@@ -153,7 +153,7 @@ def test_a_daemon_that_stands_still_is_silent_and_the_venue_cancels_for_it(tmp_p
         left = rehearsal.background.call(house.open_orders, rehearsal.account)
         assert left == [], "ten seconds without a beat, and five to notice"
         rehearsal.process.send_signal(signal.SIGCONT)
-        rehearsal.wait(CALM_S)
+        rehearsal.wait(CALM_S / 2)
         assert rehearsal.background.call(house.open_orders, rehearsal.account), "it has come back"
         ended_well(rehearsal)
 
@@ -179,7 +179,7 @@ def test_a_halted_daemon_lets_the_heartbeat_go_and_a_person_brings_it_back(tmp_p
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("kind", [1, 2, 3])
+@pytest.mark.parametrize("kind", [pytest.param(1, marks=pytest.mark.prove), pytest.param(2, marks=pytest.mark.prove), 3])
 def test_every_kind_of_wallet_trades(tmp_path, kind):
     with Rehearsal(tmp_path, 50 + kind, 10.0, kind=kind) as rehearsal:
         rehearsal.start()
