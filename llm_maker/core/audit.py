@@ -105,14 +105,18 @@ def watch_cash(step: Step, told: int) -> None:
     moves = [fill.cash for m in state.markets.values() for fill in m.position.pending.values()]
     settled = state.cash - sum(moves)
     low, high = settled + sum(c for c in moves if c < 0), settled + sum(c for c in moves if c > 0)
-    if low <= told <= high:
-        state.cash_told, state.cash_seen = None, True
+    if moves:
+        # Nothing exact can be said while fills settle: neither is a gap booked, nor one forgotten that was seen before.
+        state.account_doubted = state.account_doubted or state.cash_told is not None or not low <= told <= high
         return
     gap = told - state.cash
+    if gap == 0:
+        state.cash_told, state.cash_seen = None, True
+        return
     seen_twice = state.cash_told == gap and step.now - state.cash_told_ns >= ACCOUNT_RETRY_NS
     if state.cash_told != gap:
         state.cash_told, state.cash_told_ns = gap, step.now
-    if moves or not (seen_twice or not state.cash_seen):
+    if state.cash_seen and not seen_twice:
         state.account_doubted = True
         return
     state.cash_told = None

@@ -295,18 +295,19 @@ def _on_cash(step: Step, event: CashMoved) -> None:
         money.on_cash(step, event)
 
 
-def _ended(handler: Callable[[Step, Any], None]) -> Callable[[Step, Any], None]:
-    """The same, and a look at the market at once where the order has ended: its replacement has waited for that alone."""
+def _on_canceled(step: Step, event: OrderCanceled) -> None:
+    """A quote that we have taken away is replaced at once: nothing else was waited for.
 
-    def handle(step: Step, event: Any) -> None:
-        handler(step, event)
-        order = step.state.orders.get(event.order_id)
-        if order is not None and order.is_final and not step.state.stopping:
-            market = step.state.markets[order.instrument]
-            if market.dirty:
-                requote(step, market)
-
-    return handle
+    An exit's waits for the next Tick, because the answer to a cancel does not say what it had filled; so does what the venue has
+    canceled by itself, which it may do again.
+    """
+    order_events.on_canceled(step, event)
+    order = step.state.orders.get(event.order_id)
+    if order is None or not order.is_final or step.state.stopping:
+        return
+    market = step.state.markets[order.instrument]
+    if market.dirty and order.cancel_ns and order.post_only and not order.reduce_only:
+        requote(step, market)
 
 
 def _on_filled(step: Step, event: OrderFilled) -> None:
@@ -332,15 +333,15 @@ _HANDLERS: dict[type[Event], Callable[[Step, Any], None]] = {
     ClockStepped: _on_clock_stepped,
     LoopDelayed: _on_loop_delayed,
     OrderAccepted: order_events.on_accepted,
-    OrderRejected: _ended(order_events.on_rejected),
+    OrderRejected: order_events.on_rejected,
     OrderFilled: _on_filled,
     FillSettled: money.on_settled,
     FillFailed: money.on_failed,
-    OrderCanceled: _ended(order_events.on_canceled),
-    OrderExpired: _ended(order_events.on_expired),
+    OrderCanceled: _on_canceled,
+    OrderExpired: order_events.on_expired,
     CancelRejected: order_events.on_cancel_rejected,
     OrderUncertain: order_events.on_uncertain,
-    OrderLookedUp: _ended(order_events.on_looked_up),
+    OrderLookedUp: order_events.on_looked_up,
     AccountSnapshot: audit.on_account,
     AccountUnknown: audit.on_account_unknown,
     AccountStreamUp: audit.on_stream_up,

@@ -15,6 +15,9 @@ from llm_maker.core.values import NS_PER_S
 STOP_PATIENCE_NS = 60 * NS_PER_S
 """Market time to prove that nothing rests; after it the stop says what it could not prove."""
 
+SETTLE_PATIENCE_NS = 25 * NS_PER_S
+"""Of that, how long a stop of real money waits for fills to settle and for cash to be explained."""
+
 
 def begin_stop(step: Step, reason: str) -> None:
     """Cancel everything of ours; `drive_stop` proves it."""
@@ -48,8 +51,16 @@ def drive_stop(step: Step) -> None:
 def prove_stop(step: Step, resting: set[str], asked: int) -> None:
     """An account list asked for after our last order ended, with nothing of ours in it, is the proof."""
     live = [o for o in step.state.orders.values() if o.is_live]
-    if not live and not resting and asked >= step.state.stop_ns:
+    if not live and not resting and asked >= step.state.stop_ns and not _settling(step):
         _stop(step, clean=True, resting=())
+
+
+def _settling(step: Step) -> bool:
+    """Real money ends with its books in agreement where a moment suffices for that: fills settled, cash explained."""
+    state = step.state
+    if not state.params.risk.live or step.now - state.stop_ns > SETTLE_PATIENCE_NS:
+        return False
+    return state.cash_told is not None or any(m.position.pending for m in state.markets.values())
 
 
 def _stop(step: Step, *, clean: bool, resting: tuple[str, ...]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from llm_maker import lab
 from llm_maker.app import STRATEGIES
 from llm_maker.core.commands import CancelOrder
 from llm_maker.core.events import BookDelta, BookSnapshot, FeedLost, Started, Tick, VenueDown
@@ -45,8 +45,7 @@ def ended(rehearsal: Rehearsal) -> dict[str, Any]:
     """Stopped in order, with nothing resting; what the journal holds is proved, and agrees with the paper exchange."""
     result = rehearsal.stop()
     assert (result["exit_code"], result["clean_stop"], result["resting"]) == (0, True, []), rehearsal.errors()[-3000:]
-    done = rehearsal.verb("replay", str(rehearsal.journal), "--json")
-    assert done.returncode == 0 and json.loads(done.stdout)["proved"] is True, done.stderr
+    assert lab.replay(rehearsal.journal)["proved"] is True
     agree(rehearsal)
     return result
 

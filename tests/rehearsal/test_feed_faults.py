@@ -128,7 +128,7 @@ def test_without_a_network_it_says_so_waits_and_recovers_by_itself(tmp_path):
         assert 2 <= tries(door, "/gamma", 8.0, 1.0) <= 6
         assert 2 <= tries(door, "/ws/market", 8.0, 0.5) <= 7
         door.open()
-        rehearsal.until(quoted, 240)
+        rehearsal.until(lambda s: quoted(s) and not s["discovery"]["trouble"], 240)
         assert "reached again" in rehearsal.errors() and "can be read again" in rehearsal.errors()
         ended(rehearsal)
 

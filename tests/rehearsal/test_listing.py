@@ -71,7 +71,7 @@ def backtest(rehearsal: Rehearsal, tape: Path) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.parametrize("suffix", ["jsonl.zst", "jsonl"])
+@pytest.mark.parametrize("suffix", ["jsonl.zst", pytest.param("jsonl", marks=pytest.mark.prove)])
 def test_a_tape_holds_what_was_sent_to_the_last_word_and_is_never_written_over(tmp_path, suffix):
     tape = tmp_path / f"some.{suffix}"
     with paper(tmp_path / "home", 21, 20.0) as rehearsal:
@@ -129,6 +129,7 @@ def test_a_tape_over_lost_and_exchanged_sockets_ends_with_the_true_books(tmp_pat
         backtest(rehearsal, tape)
 
 
+@pytest.mark.prove
 def test_a_killed_recording_is_read_to_its_last_whole_block(tmp_path):
     tape = tmp_path / "torn.jsonl.zst"
     with paper(tmp_path / "home", 23, 20.0) as rehearsal:

@@ -46,6 +46,7 @@ class Ledger:
         self.fills = {}
         self.failed = {}
         self.merged = set()
+        self.asked = {}
         self.instruments = {}
 
     def take(self, event):
@@ -179,8 +180,11 @@ class Oracle:
         for command in commands:
             if type(command) is Notice and command.code == "exit_stop":
                 self.stop_began[command.instrument] = now
+            elif type(command) is Notice and command.code == "work_judged":
+                self._judged(command)
             elif type(command) is MergeSets:
                 self.counts["merges"] += 1
+                self.ledger.asked[command.work_id] = (command.instrument, command.qty)
         if touched:
             self._check_money(event, state)
         if commands:
@@ -188,6 +192,12 @@ class Oracle:
         self._note_bad(now, state)
         if type(event) is Tick:
             self._check_tick(now, state)
+
+    def _judged(self, notice):
+        """A merge whose answer was lost with a crash, and that the account has shown to be done."""
+        what, work_id = notice.text.split()[:2]
+        if what == "merge" and notice.text.endswith("it was done"):
+            self.ledger.take(SetsMerged(*self.ledger.asked[work_id], work_id=work_id))
 
     def _check_money(self, event, state):
         ledger = self.ledger
