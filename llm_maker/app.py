@@ -377,8 +377,9 @@ class Daemon:
             abort.cancel()
 
     def resting(self) -> list[str]:
-        """Our orders that are not proved gone."""
-        return [o.order_id for o in self.state.orders.values() if o.is_live]
+        """Our orders that are not proved gone, with the venue's id where it is known."""
+        live = [o for o in self.state.orders.values() if o.is_live]
+        return [f"{o.order_id} ({o.venue_id})" if o.venue_id and self.live else o.order_id for o in live]
 
     def result(self) -> dict[str, Any]:
         """The JSON of the run."""

@@ -134,6 +134,7 @@ def doctor(
 
     from llm_maker import doctor as examination
     from llm_maker import round_trip as trip
+    from llm_maker.comeback import known_orders as known
     from llm_maker.console import tables
     from llm_maker.runtime.clock import LiveClock
     from llm_maker.venues.net import Pace
@@ -146,7 +147,7 @@ def doctor(
 
     with faults(home):
         if round_trip is None:
-            found = asyncio.run(examination.examine(loaded, secrets, home, progress=progress))
+            found = asyncio.run(examination.examine(loaded, secrets, home, progress=progress, known_orders=known(home)))
         else:
             if not yes:
                 typer.confirm(

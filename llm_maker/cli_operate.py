@@ -77,7 +77,9 @@ def _act(home: Path, verb: str, market: str, as_json: bool, *, take: bool = Fals
     if take:
         args["take"] = True
     answer = ask(home, verb, args)
-    said = f"{verb.replace('_', '-')}: done" + (f" for {answer['instrument']}" if market else "")
+    # What another has to answer is only asked for here; its end stands in the log.
+    word = "asked for; the log tells how it ends" if verb in ("adopt", "approve", "split") else "done"
+    said = f"{verb.replace('_', '-')}: {word}" + (f" for {answer['instrument']}" if market else "")
     print(json.dumps(answer) if as_json else said)
 
 

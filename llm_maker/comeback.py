@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 
 from llm_maker.core.engine import Engine
-from llm_maker.core.events import Event
+from llm_maker.core.events import Event, OrderAccepted
 from llm_maker.core.state import State
 from llm_maker.core.strategy import Strategy
 from llm_maker.port import Simulator
+from llm_maker.runtime.journal import JournalDamaged
 from llm_maker.runtime.journal import files as journal_files
 from llm_maker.runtime.journal_reader import JournalReader, read_journal, recover
 from llm_maker.runtime.ledger import Ledger
@@ -146,3 +147,17 @@ def _index_older(place: Place, before_seq: int, strategies: dict[str, Strategy],
             engine.on_event(entry.ts, entry.event)
             recorder.record(entry.seq, entry.ts, entry.event, list(entry.commands))
         recorder.close()
+
+
+def known_orders(home: Path) -> list[str]:
+    """The venue's ids of our own orders, as the newest journals of a home tell them; [] where there is none that can be read."""
+    found: list[str] = []
+    for folder in sorted((home / "logs" / "journal").glob("*-live-*")):
+        try:
+            for path in journal_files(folder, "main")[-2:]:
+                for entry in read_journal(path):
+                    if isinstance(entry.event, OrderAccepted):
+                        found.append(entry.event.venue_id)
+        except (JournalDamaged, OSError):
+            continue
+    return found

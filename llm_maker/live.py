@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from llm_maker.config import Config, rehearsal
 from llm_maker.core import orders
 from llm_maker.core.commands import Command, Level
-from llm_maker.core.events import AccountStreamDown, Event, InstrumentListed, VenueDown
+from llm_maker.core.events import AccountStreamDown, AccountStreamUp, Event, InstrumentListed, VenueDown
 from llm_maker.core.orders import Order
 from llm_maker.core.risk import ACCOUNT_STALE_NS
 from llm_maker.core.state import State
@@ -158,7 +158,7 @@ class LiveVenue:
             return "the loop stands still"
         if state.halts and not state.stopping:
             return f"halted: {', '.join(state.halts)}"
-        if state.stream_down:
+        if state.stream_down and not (self.account is not None and self.account.only_beatless):
             return f"the account's stream: {state.stream_down}"
         if state.account_known and state.now - state.account_seen_ns > ACCOUNT_STALE_NS:
             return "the account cannot be read"
@@ -185,6 +185,7 @@ class AccountPort:
     name = VENUE
 
     def __init__(self, live: LiveVenue, secrets: Secrets) -> None:
+        from llm_maker.venues.polymarket.chain import wallets
         from llm_maker.venues.polymarket.orders.ours import OwnOrders
         from llm_maker.venues.polymarket.orders.sign import Signer
 
@@ -193,12 +194,39 @@ class AccountPort:
             self.signer = Signer(secrets.get("LLM_MAKER_PK") or "")
         except ValueError as error:
             raise Refused(f"LLM_MAKER_PK: {error}") from None
+        self._emit: Emit | None = None
+        self._stream_up, self._beatless = False, ""
         self.address = secrets.get("LLM_MAKER_BROWSER_ADDRESS") or ""
         self.own = OwnOrders(self._is_live)
         self.venue: PolymarketVenue | None = None
         self.chain: Chain | None = None
         self._heart: Heartbeat | None = None
         self.trouble = "wallet and credentials are not known yet"
+        found = wallets.detect(self.signer.address, self.address, live.config.polymarket.signature_type)
+        if isinstance(found, wallets.Problem):
+            raise Refused(f"{found.text}; {found.cure}")
+        self.wallet: Wallet = found
+
+    @property
+    def only_beatless(self) -> bool:
+        """We hear of our fills, and merely no heartbeat is accepted: that must not keep the next one back."""
+        return bool(self._beatless) and self._stream_up
+
+    def _lost(self, why: str) -> None:
+        """No heartbeat is accepted: the venue cancels whatever we place, so nothing is placed until one is."""
+        self._beatless = why
+        if self._emit is not None and why:
+            self._emit(AccountStreamDown(VENUE, f"no heartbeat is accepted: {why}"))
+        elif self._emit is not None and self._stream_up:
+            self._emit(AccountStreamUp(VENUE))
+
+    def _hear(self, event: Event) -> None:
+        """The venue's words on their way in; its stream alone does not bring us back while no heartbeat is accepted."""
+        assert self._emit is not None
+        if isinstance(event, AccountStreamUp | AccountStreamDown):
+            self._stream_up = isinstance(event, AccountStreamUp)
+        if not (isinstance(event, AccountStreamUp) and self._beatless):
+            self._emit(event)
 
     def _is_live(self, order_id: str) -> bool:
         order = self.live.state().orders.get(order_id)
@@ -228,11 +256,11 @@ class AccountPort:
             self.venue.flush()
 
     async def run(self, emit: Emit) -> None:
+        self._emit = emit
         emit(AccountStreamDown(VENUE, self.trouble))
         clob = self.live.clob
-        wallet = await self._wallet()
         clob.credentials = await self._credentials()
-        venue = self._venue(wallet, clob.credentials)
+        venue = self._venue(self.wallet, clob.credentials)
         self.venue = venue
         state = self.live.state()
         # Discovery may have told of markets, or of new rules, that the state has not heard of yet.
@@ -240,17 +268,7 @@ class AccountPort:
         for instrument in (*(market.instrument for market in state.markets.values()), *told):
             venue.know(instrument)
         venue.remember((orders.command(o), state.markets[o.instrument].instrument) for o in _ours(state))
-        await venue.run(emit)
-
-    async def _wallet(self) -> Wallet:
-        from llm_maker.venues.polymarket.chain import wallets
-
-        backoff = Backoff(2.0, MAX_SETUP_WAIT_S)
-        while True:
-            found = wallets.detect(self.signer.address, self.address, self.live.config.polymarket.signature_type)
-            if not isinstance(found, wallets.Problem):
-                return found
-            await self._wait(backoff, found)
+        await venue.run(self._hear)
 
     async def _credentials(self) -> Credentials:
         from llm_maker.venues.polymarket.chain import wallets
@@ -305,7 +323,7 @@ class AccountPort:
         )
         if settings.heartbeat:
             beats = Clob(hosts.clob, pace, credentials, timeout=settings.request_timeout_seconds)
-            self._heart = Heartbeat(beats, pace, live.sick, say)
+            self._heart = Heartbeat(beats, pace, live.sick, say, self._lost)
         return PolymarketVenue(
             live.clob,
             wallet,

@@ -278,7 +278,7 @@ class Recorder:
             case e.FillFailed():
                 return [{"event": "reversed", "market_id": event.instrument, "fill_id": event.fill_id}]
             case e.OrderAccepted():
-                return [self._of_order("accepted", event.order_id)]
+                return [self._of_order("accepted", event.order_id, venue_id=event.venue_id)]
             case e.OrderRejected():
                 return [self._of_order("rejected", event.order_id, reason=event.reason, detail=event.detail)]
             case e.OrderCanceled():

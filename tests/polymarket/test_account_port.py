@@ -7,8 +7,10 @@ from typing import Any
 
 import msgspec
 
+from llm_maker.config import Config
 from llm_maker.keys import Secrets
 from llm_maker.live import AccountPort
+from llm_maker.venues.polymarket.orders.sign import Signer
 from tests.polymarket.test_venue import KEY, MARKET, place
 
 
@@ -27,8 +29,8 @@ class Venue:
 
 
 def test_a_market_found_while_it_runs_is_known_to_the_venue_and_commands_are_flushed():
-    live: Any = SimpleNamespace(state=lambda: SimpleNamespace(orders={}))
-    port = AccountPort(live, Secrets({"LLM_MAKER_PK": KEY}))
+    live: Any = SimpleNamespace(state=lambda: SimpleNamespace(orders={}), config=Config())
+    port = AccountPort(live, Secrets({"LLM_MAKER_PK": KEY, "LLM_MAKER_BROWSER_ADDRESS": Signer(KEY).address}))
     port.know(MARKET)
     port.execute(place("0-1"))
     port.flush()

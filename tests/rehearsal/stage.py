@@ -228,7 +228,7 @@ class Watch:
             grant(who, token, amount)
 
         self.withdrawn: list[str] = []
-        """Orders that the account itself has canceled, or its falling silent."""
+        """Orders that the account itself has canceled."""
         cancel = house.cancel
 
         def canceling(who: Any, ids: Any, now_ms: int) -> Any:
@@ -236,7 +236,16 @@ class Watch:
             self.withdrawn += done[0] if who is account else []
             return done
 
-        house.grant, house.cancel = granting, canceling
+        silence = house.cancel_all
+
+        def falling_silent(*args: Any, **named: Any) -> Any:
+            """The venue's own word, which takes everything under the key, ours or not."""
+            before = len(self.withdrawn)
+            done = silence(*args, **named)
+            del self.withdrawn[before:]
+            return done
+
+        house.grant, house.cancel, house.cancel_all = granting, canceling, falling_silent
 
         def watched(who: Any, fields: Any, now_ms: int) -> Any:
             if who is not account or fields.id.startswith(f"0x{now_ms:032x}"):

@@ -179,6 +179,34 @@ def test_a_halted_daemon_lets_the_heartbeat_go_and_a_person_brings_it_back(tmp_p
 
 
 @pytest.mark.timeout(120)
+def test_without_an_accepted_heartbeat_nothing_is_placed(tmp_path):
+    with Rehearsal(tmp_path, 43, 10.0) as rehearsal:
+        rehearsal.start()
+        rehearsal.wait(40)
+        assert rehearsal.watch.accepted > 0
+        rehearsal.background.call(rehearsal.faults.on, "error_500", 1.0, only="/clob/v1/heartbeats")
+        rehearsal.wait(30)
+        placed = rehearsal.watch.accepted
+        rehearsal.wait(30)
+        assert rehearsal.watch.accepted == placed, "the venue would cancel whatever is placed now"
+        rehearsal.background.call(rehearsal.faults.calm)
+        rehearsal.wait(60)
+        assert rehearsal.watch.accepted > placed, "and back again by itself"
+        ended_well(rehearsal)
+
+
+@pytest.mark.timeout(60)
+def test_a_key_that_is_not_the_wallets_is_refused_at_once(tmp_path):
+    with Rehearsal(tmp_path, 61, 10.0) as rehearsal:
+        rehearsal.account.maker = "0x" + "22" * 20
+        rehearsal.start()
+        assert rehearsal.process is not None
+        rehearsal.process.communicate(timeout=30)
+        assert rehearsal.process.returncode == 2
+        assert "does not belong to the wallet" in rehearsal.errors() and "11" * 32 not in rehearsal.errors()
+
+
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", [pytest.param(1, marks=pytest.mark.prove), pytest.param(2, marks=pytest.mark.prove), 3])
 def test_every_kind_of_wallet_trades(tmp_path, kind):
     with Rehearsal(tmp_path, 50 + kind, 10.0, kind=kind) as rehearsal:

@@ -38,8 +38,14 @@ class Pulse(StrEnum):
 class Heartbeat:
     """One task, one beat in flight at a time; survives every reply."""
 
-    def __init__(self, clob: Clob, pace: Pace, well: Callable[[], str], say: Say) -> None:
-        """`clob` is the heartbeat's own (its connection is shared with nothing); `well`: empty, or why not."""
+    def __init__(
+        self, clob: Clob, pace: Pace, well: Callable[[], str], say: Say, on_lost: Callable[[str], None] = lambda why: None
+    ) -> None:
+        """`clob` is the heartbeat's own (its connection is shared with nothing); `well`: empty, or why not.
+
+        `on_lost` hears why when no beat was accepted in time, and "" when one is again: meanwhile the venue cancels what we place.
+        """
+        self._on_lost = on_lost
         self._clob, self._pace, self._well, self._say = clob, pace, well, say
         self._id = ""
         self._accepted_ns = 0
@@ -100,6 +106,8 @@ class Heartbeat:
     def _recover(self) -> None:
         if self._alarmed or (self.pulse is Pulse.STARVED and self.beats > 1):
             self._say(Level.INFO, "heartbeat accepted again")
+        if self._alarmed:
+            self._on_lost("")
         self._alarmed = False
         self.pulse, self.why = Pulse.BEATING, ""
 
@@ -108,6 +116,7 @@ class Heartbeat:
         if late and self.pulse is Pulse.FAILING and not self._alarmed:
             self._alarmed = True
             self._say(Level.ERROR, f"no heartbeat accepted for {DEADLINE_S:g}s: {self.why}; the venue cancels all of ours")
+            self._on_lost(self.why)
 
 
 class _Told(msgspec.Struct):
