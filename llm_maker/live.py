@@ -329,7 +329,7 @@ class AccountPort:
             wallet,
             self.signer,
             self.own,
-            AccountReader(live.clob, wire, self.own, wallet, pace, say=say),
+            AccountReader(live.clob, wire, self.own, wallet, pace, say=say, on_missed=stream.missed),
             stream,
             chain,
             pace,

@@ -179,6 +179,18 @@ def test_a_halted_daemon_lets_the_heartbeat_go_and_a_person_brings_it_back(tmp_p
 
 
 @pytest.mark.timeout(120)
+def test_a_user_stream_that_pongs_and_tells_nothing_is_found_out_and_made_anew(tmp_path):
+    with Rehearsal(tmp_path, 44, 10.0) as rehearsal:
+        rehearsal.start()
+        rehearsal.wait(40)
+        rehearsal.background.call(rehearsal.faults.on, "user_freeze", 1.0, times=1)
+        rehearsal.wait(150)
+        assert rehearsal.faults.seen["user_freeze"] == 1
+        assert "it has not told a fill of ours" in rehearsal.errors(), "its PONGs went on all the time"
+        ended_well(rehearsal)
+
+
+@pytest.mark.timeout(120)
 def test_without_an_accepted_heartbeat_nothing_is_placed(tmp_path):
     with Rehearsal(tmp_path, 43, 10.0) as rehearsal:
         rehearsal.start()

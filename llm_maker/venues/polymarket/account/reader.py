@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from llm_maker.core.commands import Level
-from llm_maker.core.events import AccountSnapshot, AccountUnknown, Event, Holding, RestingOrder
+from llm_maker.core.events import AccountSnapshot, AccountUnknown, Event, Holding, OrderFilled, RestingOrder
 from llm_maker.core.values import NS_PER_S, Instrument, Leg
 from llm_maker.venues.net import Pace, Reply
 from llm_maker.venues.polymarket.account.messages import Balance
@@ -30,11 +30,17 @@ READS_FOR_ALL = 10
 """Every known token is read at least once in so many readings."""
 MAX_REFRESHES = 15
 """`/balance-allowance/update` calls of one reading: the venue allows 50 in ten seconds."""
+LATE_NS = 15 * NS_PER_S
+"""A fill that a reading is the first to tell, this long after its match, was not told by the stream."""
 _PARALLEL = 8
 _CASH = ""
 """In the place of a token: the collateral."""
 _PROTOCOL_V2 = "v3"
 """The route of assets that ExchangeV3 settles; their balances have a name of their own (`polymarket.md` 1.4)."""
+
+
+class _Matched(msgspec.Struct):
+    match_time: str | int
 
 
 class _Unread(Exception):
@@ -45,8 +51,18 @@ class AccountReader:
     """Reads the account whole, one reading at a time."""
 
     def __init__(
-        self, clob: Clob, wire: AccountWire, own: OwnOrders, wallet: Wallet, pace: Pace, *, say: Callable[[Level, str], None]
+        self,
+        clob: Clob,
+        wire: AccountWire,
+        own: OwnOrders,
+        wallet: Wallet,
+        pace: Pace,
+        *,
+        say: Callable[[Level, str], None],
+        on_missed: Callable[[int], None] = lambda matched_ns: None,
     ) -> None:
+        """`on_missed` hears when a fill of ours was matched that this reading is the first to tell, well after it."""
+        self._on_missed = on_missed
         self._clob, self._wire, self._own, self._wallet, self._pace, self._say = clob, wire, own, wallet, pace, say
         self._balances: dict[str, int] = {}
         """Token -> units at its last reading; the longest unread first."""
@@ -108,10 +124,22 @@ class AccountReader:
         query = {"after": str(since_s - MARGIN_S)} if since_s > MARGIN_S else {}
         rows, reply = await self._clob.pages("/data/trades", query)
         faults = self._wire.faults
-        self._owed += self._wire.trades(rows)
+        for row in rows:
+            told = self._wire.trades([row])
+            self._owed += told
+            if any(isinstance(event, OrderFilled) for event in told):
+                self._late(row)
         _must(reply, "/data/trades")
         if self._wire.faults > faults:
             raise _Unread(f"/data/trades: {self._wire.last_fault}")
+
+    def _late(self, row: msgspec.Raw) -> None:
+        try:
+            matched_s = int(msgspec.json.decode(row, type=_Matched).match_time)
+        except (msgspec.DecodeError, ValueError):
+            return  # without its time nothing can be said of its delay
+        if self._pace.now() - matched_s * NS_PER_S > LATE_NS:
+            self._on_missed(matched_s * NS_PER_S)
 
     async def _orders(self) -> tuple[RestingOrder, ...]:
         rows, reply = await self._clob.pages("/data/orders")

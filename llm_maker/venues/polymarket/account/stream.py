@@ -28,6 +28,10 @@ _FIRST_WAIT_S = 1.0
 T = TypeVar("T")
 
 
+_SLACK_NS = 5 * NS_PER_S
+"""How far the venue's clock may be from ours, to the second that it tells."""
+
+
 class UserStream:
     """The whole account's orders and trades as they happen; one connection at a time.
 
@@ -58,6 +62,16 @@ class UserStream:
         self._up = False
         self._trouble = "not connected yet"
         self._refusals = 0
+        self._up_ns = 0
+        self._deaf = False
+
+    def missed(self, matched_ns: int) -> None:
+        """A fill was matched then that this stream has not told though it was up: PONGs alone are no proof that it tells anything.
+
+        A connection that was up well before is given up for a new one.
+        """
+        if self._up and self._up_ns < matched_ns - _SLACK_NS:
+            self._deaf = True
 
     def sick(self) -> str:
         """Why nothing would be heard of a fill; empty while the stream is up."""
@@ -87,7 +101,7 @@ class UserStream:
             await socket.close()
 
     async def _serve(self, socket: Socket, emit: Emit) -> str:
-        began, told = self._pace.now(), self._told()
+        began, told, self._deaf = self._pace.now(), self._told(), False
         reason, hung_up = "", False
         try:
             await self._within(self._pong_s, socket.send(_subscription(self._credentials)))
@@ -119,6 +133,8 @@ class UserStream:
         proof = self._wire.pongs + (2 if self._refusals >= REFUSED_TIMES else 1)
         while True:
             now = self._pace.now()
+            if self._deaf:
+                raise SocketClosed("it has not told a fill of ours")
             if now >= deadline:
                 raise TimeoutError
             if now >= ping_at:
@@ -133,7 +149,7 @@ class UserStream:
             if self._wire.pongs > pongs:
                 deadline = self._pace.now() + self._pong_ns
             if not self._up and (events or self._wire.pongs >= proof):
-                self._up, self._trouble = True, ""
+                self._up, self._up_ns, self._trouble = True, self._pace.now(), ""
                 emit(AccountStreamUp(VENUE))
             for event in events:
                 emit(event)
