@@ -22,7 +22,7 @@ test: $(VENV)/.installed-dev
 	@$(PY) -m pytest -q -rs -n $(WORKERS) -m "not prove" $(ARGS)
 
 # Every bar at full size, with a table in prove/results.md; takes long, and goes on where it was broken off.
-prove: $(VENV)/.installed-dev
+prove: $(VENV)/.installed-bench
 	@$(PY) -m benchmarks.prove $(ARGS)
 
 # Speed and memory beside their goals, and beside a typical bot; ARGS="--json FILE" keeps the figures.

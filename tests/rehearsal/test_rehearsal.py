@@ -162,7 +162,7 @@ def test_a_daemon_that_stands_still_is_silent_and_the_venue_cancels_for_it(tmp_p
 def test_a_halted_daemon_lets_the_heartbeat_go_and_a_person_brings_it_back(tmp_path):
     from llm_maker.console.control import ControlClient
 
-    with Rehearsal(tmp_path, 42, 5.0) as rehearsal:
+    with Rehearsal(tmp_path, 42, 10.0) as rehearsal:
         rehearsal.background.call(rehearsal.faults.on, "foreign_order", 1.0)
         rehearsal.wait(2)
         rehearsal.start()
@@ -180,7 +180,7 @@ def test_a_halted_daemon_lets_the_heartbeat_go_and_a_person_brings_it_back(tmp_p
 
 @pytest.mark.timeout(120)
 def test_a_user_stream_that_pongs_and_tells_nothing_is_found_out_and_made_anew(tmp_path):
-    with Rehearsal(tmp_path, 44, 10.0) as rehearsal:
+    with Rehearsal(tmp_path, 44, 20.0) as rehearsal:
         rehearsal.start()
         rehearsal.wait(40)
         rehearsal.background.call(rehearsal.faults.on, "user_freeze", 1.0, times=1)
@@ -192,7 +192,7 @@ def test_a_user_stream_that_pongs_and_tells_nothing_is_found_out_and_made_anew(t
 
 @pytest.mark.timeout(120)
 def test_without_an_accepted_heartbeat_nothing_is_placed(tmp_path):
-    with Rehearsal(tmp_path, 43, 10.0) as rehearsal:
+    with Rehearsal(tmp_path, 43, 20.0) as rehearsal:
         rehearsal.start()
         rehearsal.wait(40)
         assert rehearsal.watch.accepted > 0
