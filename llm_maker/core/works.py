@@ -48,6 +48,8 @@ def merge_sets(step: Step, market: Market) -> None:
         return
     if market.merge_failed_ns and step.now - market.merge_failed_ns < MERGE_RETRY_NS:
         return
+    if _busy(step, market):
+        return  # of two at once whose answers are lost, the account could not show which was done
     short = state.cash - state.reserved < params.merge_cash_ratio * state.params.risk.bankroll
     if sets >= qty(market.instrument, params.merge_min_milli) or short:
         market.position.merge_started(sets)
@@ -61,8 +63,9 @@ def split_cash(step: Step, market: Market, size: int) -> None:
     cost = to_cash_up(market.instrument, size * market.instrument.payout)
     if not market.instrument.is_binary or size <= 0 or size % market.instrument.qty_step:
         step.notice(Level.WARNING, "split", f"{size} units cannot be made into sets", market.instrument.id)
-    elif market.resolved is not None or state.stopping:
-        step.notice(Level.WARNING, "split", "the market is over, or we are stopping", market.instrument.id)
+    elif market.resolved is not None or state.stopping or _busy(step, market):
+        text = "the market is over, we are stopping, or other work is under way there"
+        step.notice(Level.WARNING, "split", text, market.instrument.id)
     elif cost > state.cash - state.reserved:
         step.notice(
             Level.WARNING, "split", f"needs {cost} cash units, {state.cash - state.reserved} are free", market.instrument.id

@@ -733,6 +733,15 @@ def test_a_merge_that_is_never_answered_ends_as_the_account_shows(left: int, mer
     assert rig.market().position.sets() == left and not rig.state.halts
 
 
+def test_one_merge_at_a_time_in_a_market_so_that_the_account_can_tell_which_was_done():
+    rig = sets(Rig().start(), 20)
+    assert len(of(rig.run(3), MergeSets)) == 1
+    assert of(sets(rig, 30).run(30), MergeSets) == [], "the first is still under way"
+    rig.send(ev.SetsMerged("m", 20 * SHARE, work_id=only_work(rig)))
+    (second,) = of(rig.run(3), MergeSets)
+    assert second.qty == 30 * SHARE
+
+
 def test_a_merge_of_an_earlier_session_that_was_done_is_seen_at_once():
     rig = sets(Rig().start(), 20)
     rig.run(3)
