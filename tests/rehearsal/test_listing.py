@@ -162,6 +162,7 @@ def test_the_survey_names_every_market_and_why(tmp_path):
 # Markets that change.
 
 
+@pytest.mark.prove
 def test_markets_change_end_and_begin_while_it_runs(tmp_path):
     settings = {**calm(), "market_selection": {"max_markets": 3}, "polymarket": {"discovery_minutes": 1}}
     with paper(tmp_path, 25, 20.0, **settings) as rehearsal:

@@ -158,6 +158,7 @@ def back(rehearsal: Rehearsal) -> dict[str, Any]:
     return status
 
 
+@pytest.mark.prove
 def test_it_goes_on_after_every_kind_of_end(tmp_path):
     dice = random.Random(5)
     with paper(tmp_path, 5, 20.0) as rehearsal:
