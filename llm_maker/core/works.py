@@ -96,12 +96,16 @@ def on_merged(step: Step, event: SetsMerged) -> None:
 
 
 def _merged(step: Step, market: Market, size: int, cost: int) -> None:
+    step.state.counts.merges += 1
+    _turned(step, market, market.position.merged(market.instrument, size), cost)
+
+
+def _turned(step: Step, market: Market, cash: int, cost: int) -> None:
+    """Sets have become cash, or cash sets (`cash` negative); `cost` is what the venue charged for it."""
     state = step.state
-    cash = market.position.merged(market.instrument, size) - cost
-    state.cash += cash
-    state.flows.trading += cash + cost
+    state.cash += cash - cost
+    state.flows.trading += cash
     state.flows.fees -= cost
-    state.counts.merges += 1
     after_position(step, market)
 
 
@@ -120,12 +124,7 @@ def on_split(step: Step, event: SetsSplit) -> None:
 
 
 def _split(step: Step, market: Market, size: int, cost: int) -> None:
-    state = step.state
-    cash = market.position.split(market.instrument, size) - cost
-    state.cash += cash
-    state.flows.trading += cash + cost
-    state.flows.fees -= cost
-    after_position(step, market)
+    _turned(step, market, market.position.split(market.instrument, size), cost)
 
 
 def on_split_failed(step: Step, event: SplitFailed) -> None:
