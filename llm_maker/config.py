@@ -7,13 +7,29 @@ they live in `keys.Secrets`, read from .env and the environment. This file knows
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from llm_maker.config_fields import (
+    Hours,
+    Megabytes,
+    Millis,
+    Names,
+    Percent,
+    Ratio,
+    Seconds,
+    Section,
+    Shares,
+    SomeUsd,
+    Ticks,
+    Usd,
+    ordered,
+    whole_units,
+)
+from llm_maker.config_llm import Llm
 from llm_maker.config_text import ConfigError, first_line, parse_yaml, put, read_yaml
 from llm_maker.keys import API_SECRETS, KEY_OF, SECRET_NAMES, Secrets
 
@@ -21,42 +37,7 @@ ENV_PREFIX = "LLM_MAKER__"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def _whole_units(value: float | None) -> float | None:
-    if value is not None and Decimal(repr(value)).as_tuple().exponent < -6:  # type: ignore[operator]
-        raise ValueError("has more than 6 decimals")
-    return value
-
-
-def _whole_milli(value: float) -> float:
-    if Decimal(repr(value)).as_tuple().exponent < -3:  # type: ignore[operator]
-        raise ValueError("has more than 3 decimals")
-    return value
-
-
-Usd = Annotated[float, Field(ge=0, le=1e9), AfterValidator(_whole_units)]
-SomeUsd = Annotated[float, Field(gt=0, le=1e9), AfterValidator(_whole_units)]
-Shares = Annotated[float, Field(gt=0, le=1e6), AfterValidator(_whole_milli)]
-Percent = Annotated[float, Field(gt=0, le=100)]
-Ratio = Annotated[float, Field(ge=0, le=1)]
-Seconds = Annotated[float, Field(ge=0, le=31_536_000), AfterValidator(_whole_units)]
-Hours = Annotated[float, Field(ge=0, le=8_760), AfterValidator(_whole_milli)]
-Millis = Annotated[int, Field(ge=1, le=600_000)]
-Megabytes = Annotated[float, Field(gt=0, le=1e6), AfterValidator(_whole_units)]
-Ticks = Annotated[int, Field(ge=0, le=1_000)]
-Names = Annotated[tuple[str, ...], Field(strict=False, max_length=10_000)]
-
-
-def _ordered(section: BaseModel, low: str, high: str) -> None:
-    below, above = getattr(section, low), getattr(section, high)
-    if below > above:
-        raise ValueError(f"{low} {below:g} is above {high} {above:g}")
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Filters(_Section):
+class Filters(Section):
     """Which markets are worth quoting, by what the venue's listing says of them; 0 or empty: no limit."""
 
     min_hours_to_end: Hours = 0.0
@@ -72,11 +53,11 @@ class Filters(_Section):
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
-        _ordered(self, "min_price", "max_price")
+        ordered(self, "min_price", "max_price")
         return self
 
 
-class MarketSelection(_Section):
+class MarketSelection(Section):
     """The universe: what we may quote."""
 
     select: Literal["all", "listed"] = "all"
@@ -88,49 +69,7 @@ class MarketSelection(_Section):
     filters: Filters = Filters()
 
 
-class Llm(_Section):
-    """Whom we ask, how often and for how much."""
-
-    provider: Literal[
-        "auto",
-        "none",
-        "simulated",
-        "gemini",
-        "anthropic",
-        "openai",
-        "deepseek",
-        "xai",
-        "openrouter",
-        "openai_compatible",
-    ] = "auto"
-    model: str | None = None
-    base_url: str | None = None
-    max_requests_per_minute: int = Field(default=15, ge=1, le=10_000)
-    timeout_seconds: float = Field(default=30.0, ge=2, le=600)
-    daily_budget_usd: Usd = 5.0
-    failures_to_fallback: int = Field(default=3, ge=1, le=100)
-    probe_seconds: Seconds = 60.0
-    probe_max_seconds: Seconds = 900.0
-    min_gap_seconds: Seconds = 10.0
-    show_price: bool = True
-    max_output_tokens: int = Field(default=4_000, ge=100, le=200_000)
-    price_per_million_input_usd: float | None = Field(default=None, ge=0, le=10_000)
-    price_per_million_output_usd: float | None = Field(default=None, ge=0, le=10_000)
-    simulated_skill_r2: Ratio = 0.1
-
-    @model_validator(mode="after")
-    def _coherent(self) -> Self:
-        _ordered(self, "probe_seconds", "probe_max_seconds")
-        if self.base_url is not None and urlsplit(self.base_url).scheme not in ("http", "https"):
-            raise ValueError(f"base_url is {self.base_url!r}; must start with http:// or https://")
-        if self.provider == "openai_compatible" and self.base_url is None:
-            raise ValueError("provider 'openai_compatible' needs base_url, for example http://127.0.0.1:11434/v1")
-        if (self.price_per_million_input_usd is None) != (self.price_per_million_output_usd is None):
-            raise ValueError("price_per_million_input_usd and price_per_million_output_usd go together")
-        return self
-
-
-class StrategyConfig(_Section):
+class StrategyConfig(Section):
     """What is quoted, and how far an opinion reaches."""
 
     name: Literal["maker"] = "maker"
@@ -162,17 +101,17 @@ class StrategyConfig(_Section):
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
-        _ordered(self, "base_position_size", "max_position_size")
-        _ordered(self, "base_usd", "max_usd")
-        _ordered(self, "min_confidence_to_trade", "min_confidence_to_size_up")
-        _ordered(self, "signal_prior_weight", "signal_max_weight")
-        _ordered(self, "signal_half_life_seconds", "signal_expiry_seconds")
+        ordered(self, "base_position_size", "max_position_size")
+        ordered(self, "base_usd", "max_usd")
+        ordered(self, "min_confidence_to_trade", "min_confidence_to_size_up")
+        ordered(self, "signal_prior_weight", "signal_max_weight")
+        ordered(self, "signal_half_life_seconds", "signal_expiry_seconds")
         if self.signal_half_life_seconds == 0:
             raise ValueError("signal_half_life_seconds is 0; must be above 0")
         return self
 
 
-class Execution(_Section):
+class Execution(Section):
     """How a wanted quote becomes an order, and when a resting one is left alone."""
 
     tick_improvement: Ticks = 1
@@ -193,10 +132,10 @@ class Execution(_Section):
         return self
 
 
-class Risk(_Section):
+class Risk(Section):
     """Limits; percent is of the bankroll."""
 
-    bankroll_usd: Annotated[float | None, AfterValidator(_whole_units)] = Field(default=None, gt=0, le=1e9)
+    bankroll_usd: Annotated[float | None, AfterValidator(whole_units)] = Field(default=None, gt=0, le=1e9)
     max_order_usd: Usd = 100.0
     max_market_pct: Percent = 2.0
     max_event_pct: Percent = 5.0
@@ -235,18 +174,18 @@ class Risk(_Section):
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
-        _ordered(self, "max_market_pct", "max_event_pct")
-        _ordered(self, "max_event_pct", "max_cluster_pct")
-        _ordered(self, "max_cluster_pct", "max_gross_pct")
-        _ordered(self, "daily_loss_pct", "weekly_loss_pct")
-        _ordered(self, "weekly_loss_pct", "monthly_loss_pct")
-        _ordered(self, "volatility_widen_ratio", "volatility_pull_ratio")
-        _ordered(self, "resolution_pull_hours", "resolution_reduce_hours")
-        _ordered(self, "stop_cooldown_seconds", "repeated_stop_cooldown_seconds")
+        ordered(self, "max_market_pct", "max_event_pct")
+        ordered(self, "max_event_pct", "max_cluster_pct")
+        ordered(self, "max_cluster_pct", "max_gross_pct")
+        ordered(self, "daily_loss_pct", "weekly_loss_pct")
+        ordered(self, "weekly_loss_pct", "monthly_loss_pct")
+        ordered(self, "volatility_widen_ratio", "volatility_pull_ratio")
+        ordered(self, "resolution_pull_hours", "resolution_reduce_hours")
+        ordered(self, "stop_cooldown_seconds", "repeated_stop_cooldown_seconds")
         return self
 
 
-class Paper(_Section):
+class Paper(Section):
     """The paper exchange (every venue but a live one) and the simulated market."""
 
     cash_usd: SomeUsd = 10_000.0
@@ -264,7 +203,7 @@ class Paper(_Section):
     rewards: bool = True
 
 
-class Hosts(_Section):
+class Hosts(Section):
     """Where the venue lives; all of it is here, so that a rehearsal can stand in for it."""
 
     clob: str = "https://clob.polymarket.com"
@@ -288,7 +227,7 @@ class Hosts(_Section):
         return self
 
 
-class Polymarket(_Section):
+class Polymarket(Section):
     """The venue's connection: hosts, sockets, checks, wallet."""
 
     hosts: Hosts = Hosts()
@@ -307,7 +246,7 @@ class Polymarket(_Section):
     heartbeat: bool = True
 
 
-class Live(_Section):
+class Live(Section):
     """What live mode allows at most, whatever the other sections say."""
 
     max_markets: int = Field(default=2, ge=1, le=5_000)
@@ -318,11 +257,11 @@ class Live(_Section):
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
-        _ordered(self, "max_order_shares", "max_position_shares")
+        ordered(self, "max_order_shares", "max_position_shares")
         return self
 
 
-class Logging(_Section):
+class Logging(Section):
     """What is written, and how much disk it may take."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -333,18 +272,18 @@ class Logging(_Section):
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
-        _ordered(self, "journal_max_mb", "journal_total_mb")
+        ordered(self, "journal_max_mb", "journal_total_mb")
         return self
 
 
-class Console(_Section):
+class Console(Section):
     """What the terminal shows while the daemon runs."""
 
     live_lines: int = Field(default=12, ge=0, le=200)
     refresh_seconds: float = Field(default=1.0, ge=0.1, le=60)
 
 
-class Config(_Section):
+class Config(Section):
     """The whole of config.yaml; the defaults are the shipped file."""
 
     mode: Literal["paper", "live"] = "paper"

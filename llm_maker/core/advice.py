@@ -1,4 +1,4 @@
-"""What a model says of one market, in its own words: an action, how sure it is, and why. It names no order."""
+"""What models say of one market, in their own words: an action, how sure they are, and why. It names no order."""
 
 from __future__ import annotations
 
@@ -44,3 +44,22 @@ class Signal(msgspec.Struct, frozen=True):
     evidence: str = ""
     stop_ratio: float | None = None
     target_ratio: float | None = None
+    share: float | None = None
+    """Of the capital, 0 to 1, where one call saw the whole portfolio; None: nothing was said."""
+    disagreement: float = 0.0
+    """Of the models that were asked side by side: weighted standard deviation of their log-odds; 0 for one model."""
+
+
+class MemberAnswer(msgspec.Struct, frozen=True):
+    """What one of several models answered, as it was: before calibration and pooling."""
+
+    model: str
+    """Its name in all measurements: provider, model as the server calls it, and what else sets it apart."""
+    prompt_version: str
+    outcome: str
+    """`ok`, or why it was left out: a reason of `events.SignalsFailed`, or `open` while its breaker is."""
+    signals: tuple[Signal, ...] = ()
+    weight: float = 0.0
+    """Its part in the pool, 0 to 1."""
+    cost: int = 0
+    detail: str = ""

@@ -13,6 +13,7 @@ from llm_maker.core.commands import Level, MarketBrief, PortfolioBrief, RequestS
 from llm_maker.core.events import SignalsFailed, SignalsReceived, SignalsSkipped
 from llm_maker.core.params import sizes
 from llm_maker.core.risk import open_positions
+from llm_maker.core.skill import skill_of
 from llm_maker.core.state import Market, State, Tally
 from llm_maker.core.step import Step
 from llm_maker.core.values import NS_PER_S, Mode, usd
@@ -193,6 +194,7 @@ def _take_signal(step: Step, market: Market, signal: Signal, event: SignalsRecei
         state.params.signals,
         step.now,
         (event.decision_id, event.model),
+        skill_of(state.skills, event.model, market.instrument.category),
     )
     if verdict.opinion is None:
         _refuse(step, f"signal: {verdict.refused}", market.instrument.id)

@@ -100,6 +100,23 @@ class LookUpOrder(Command, frozen=True, tag=True):
     reason: str
 
 
+class PastDecision(msgspec.Struct, frozen=True):
+    """An earlier decision on a market, and what happened after it until now. USD and shares."""
+
+    age_s: float
+    action: str
+    confidence: float
+    p_yes: float | None
+    price: float
+    """The mid then."""
+    moved: float
+    """The mid now less the mid then."""
+    filled: float
+    """Shares of our fills since."""
+    pnl_usd: float
+    """Of this market since, marked at the mid."""
+
+
 class MarketBrief(msgspec.Struct, frozen=True):
     """What the slow loop may know of one market, frozen at the moment of asking. USD, shares and ratios: for a model."""
 
@@ -131,6 +148,25 @@ class MarketBrief(msgspec.Struct, frozen=True):
     last_action: str
     last_p_yes: float | None
     last_age_s: float | None
+    trend_4h: float | None = None
+    bids: tuple[tuple[float, float], ...] = ()
+    """(price, shares) of the best levels, ours among them; best first."""
+    asks: tuple[tuple[float, float], ...] = ()
+    avg_trade: float = 0.0
+    trades_per_hour: float = 0.0
+    own_bid: tuple[float, float] | None = None
+    """(price, shares) of our resting quote; None: none rests."""
+    own_ask: tuple[float, float] | None = None
+    reward_usd_per_day: float | None = None
+    """What the venue pays for resting orders here; None: nothing."""
+    reward_max_spread: float | None = None
+    """How far from the mid such an order may rest, USD."""
+    reward_min_size: float | None = None
+    event_id: str = ""
+    trigger: str = ""
+    """Why it is asked before its answer is old; empty: it is old."""
+    past: tuple[PastDecision, ...] = ()
+    """Newest first."""
 
 
 class PortfolioBrief(msgspec.Struct, frozen=True):

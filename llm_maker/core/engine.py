@@ -69,7 +69,7 @@ from llm_maker.core.events import (
 from llm_maker.core.orders import What
 from llm_maker.core.params import Params
 from llm_maker.core.quote import requote
-from llm_maker.core.signals import weight_key
+from llm_maker.core.skill import skill_key
 from llm_maker.core.state import Market, State
 from llm_maker.core.step import Step
 from llm_maker.core.strategy import Strategy
@@ -285,7 +285,7 @@ def _on_storage(step: Step, event: StorageFailed) -> None:
 
 
 def _on_weight(step: Step, event: WeightUpdated) -> None:
-    step.state.weights[weight_key(event.model, event.category)] = event.weight
+    step.state.skills[skill_key(event.model, event.category)] = event.skill
 
 
 def _on_cash(step: Step, event: CashMoved) -> None:

@@ -12,7 +12,8 @@ from typing import Literal
 
 import msgspec
 
-from llm_maker.core.advice import Signal
+from llm_maker.core.advice import MemberAnswer, Signal
+from llm_maker.core.skill import Skill
 from llm_maker.core.values import Instrument, Leg, Liquidity, Regime, Side
 
 Levels = tuple[tuple[int, int], ...]
@@ -385,6 +386,8 @@ class SignalsReceived(Event, frozen=True, tag=True):
     """Signals of the answer that were refused (unknown handle, bad value)."""
     cost: int = 0
     simulated: bool = False
+    members: tuple[MemberAnswer, ...] = ()
+    """Where several models were asked: each one's own answer, those that failed too."""
 
 
 class SignalsFailed(Event, frozen=True, tag=True):
@@ -408,11 +411,11 @@ class SignalsSkipped(Event, frozen=True, tag=True):
 
 
 class WeightUpdated(Event, frozen=True, tag=True):
-    """The measured worth of a model's opinion, 0 to 0.5; computed outside, from our own log."""
+    """The measured worth of a model's opinion; computed outside, from our own log. An empty category is all of them."""
 
     model: str
     category: str
-    weight: float
+    skill: Skill
 
 
 # People and the house itself.

@@ -117,6 +117,12 @@ class SignalParams(msgspec.Struct, frozen=True, kw_only=True):
     bias_beta: float = 0.0
     """Logit move per unit of bias and confidence when no p_yes is given; starts at 0, not at a guess."""
     expire_before_end_ns: int = 6 * 3_600 * NS_PER_S
+    disagreement_logit: float = 1.0
+    """Models this far apart (standard deviation of log-odds) or further: half the size, half as much again of spread."""
+    kelly_ratio: float = 0.1
+    """Of the full Kelly bet, where a model hands out shares of the capital and its skill has not been measured ... """
+    kelly_measured_ratio: float = 0.25
+    """... and where it has (`quoting.md` 3)."""
 
 
 class SlowParams(msgspec.Struct, frozen=True, kw_only=True):

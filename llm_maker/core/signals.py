@@ -13,6 +13,7 @@ import msgspec
 
 from llm_maker.core.advice import Action, Bias, Grade, Signal
 from llm_maker.core.params import SignalParams
+from llm_maker.core.skill import Skill, at
 from llm_maker.core.strategy import View
 from llm_maker.core.values import Instrument, Kind, logit
 
@@ -93,13 +94,14 @@ def accept(
     params: SignalParams,
     now: int,
     source: tuple[str, str],
+    skill: Skill | None = None,
 ) -> Verdict:
     """Judge one signal against the market it speaks of; `sizes` are (base, maximum) quantity, `source` (decision, model)."""
     refused = contradiction(signal, instrument, mid)
     if refused:
         return Verdict(None, refused)
     x = market_x(instrument, mid)
-    raw = _disagreement(signal, instrument, x, params)
+    raw = _disagreement(signal, instrument, x, params, skill)
     gap = now - previous.received_ns if previous else params.refresh_ns
     k = smoothing(params, gap)
     kept = remaining(previous, x) if previous and now < previous.expires_ns else 0.0
@@ -148,10 +150,11 @@ def bias_sign(bias: Bias) -> int:
     return {Bias.BULLISH: 1, Bias.BEARISH: -1, Bias.NEUTRAL: 0}[bias]
 
 
-def _disagreement(signal: Signal, instrument: Instrument, x: float, params: SignalParams) -> float:
+def _disagreement(signal: Signal, instrument: Instrument, x: float, params: SignalParams, skill: Skill | None) -> float:
     if signal.p_yes is not None and instrument.kind is Kind.BINARY:
         return logit(min(max(signal.p_yes, _EDGE), 1.0 - _EDGE)) - x
-    return bias_sign(signal.directional_bias) * params.bias_beta * signal.confidence
+    beta = at(skill.betas if skill else (), signal.confidence, params.bias_beta * signal.confidence)
+    return bias_sign(signal.directional_bias) * beta
 
 
 def _target(signal: Signal, net: int, sizes: tuple[int, int], params: SignalParams) -> int | None:
@@ -182,13 +185,14 @@ def view(opinion: Opinion | None, instrument: Instrument, mid: float, weight: fl
     signal = opinion.signal
     sure = signal.confidence >= params.min_confidence
     risky = signal.risk_level is Grade.HIGH
+    doubt = 0.5 * min(1.0, signal.disagreement / params.disagreement_logit)
     age = now - opinion.received_ns
     faded = min(weight, params.max_weight) * 0.5 ** (age / params.half_life_ns)
     d = remaining(opinion, market_x(instrument, mid)) if mid > 0 else 0.0
     return View(
         shift=faded * d,
-        size_ratio=size_multiplier(signal.confidence, params) * (0.5 if risky else 1.0),
-        widen=1.5 if risky else 1.0,
+        size_ratio=size_multiplier(signal.confidence, params) * (0.5 if risky else 1.0) * (1.0 - doubt),
+        widen=(1.5 if risky else 1.0) * (1.0 + doubt),
         target_net=opinion.target_net,
         exit=signal.action is Action.EXIT,
         silent=params.rule == "seed" and not sure,
@@ -196,7 +200,3 @@ def view(opinion: Opinion | None, instrument: Instrument, mid: float, weight: fl
         weight=faded,
         decision_id=opinion.decision_id,
     )
-
-
-def weight_key(model: str, category: str) -> str:
-    return f"{model}|{category}"

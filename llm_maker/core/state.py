@@ -20,7 +20,8 @@ from llm_maker.core.markouts import Markouts
 from llm_maker.core.orders import Order
 from llm_maker.core.params import Params
 from llm_maker.core.positions import Position, RoundTrip
-from llm_maker.core.signals import Opinion, SlowLoop, weight_key
+from llm_maker.core.signals import Opinion, SlowLoop
+from llm_maker.core.skill import Skill, at, skill_of
 from llm_maker.core.values import Instrument, Leg, Mode, Regime, Side, leg_price, leg_side, to_cash_up
 
 
@@ -246,8 +247,8 @@ class State(msgspec.Struct):
     flows: Flows = msgspec.field(default_factory=Flows)
     counts: Counts = msgspec.field(default_factory=Counts)
     slow: SlowLoop = msgspec.field(default_factory=SlowLoop)
-    weights: dict[str, float] = msgspec.field(default_factory=dict)
-    """`model|category` -> measured weight; the prior where absent."""
+    skills: dict[str, Skill] = msgspec.field(default_factory=dict)
+    """`model|category` -> what was measured of its opinions; the prior weight where absent."""
     refused: dict[str, Tally] = msgspec.field(default_factory=dict)
     held: list[str] = msgspec.field(default_factory=list)
     """Instruments with a position or any holding of our own."""
@@ -310,10 +311,13 @@ class State(msgspec.Struct):
 
 
 def weight_of(state: State, market: Market) -> float:
-    """What the opinion of this market counts for: its model's measured weight in this category, or the prior."""
+    """What the opinion of this market counts for: W times rho of its confidence as measured in this category, or the prior."""
     if market.opinion is None:
         return 0.0
-    return state.weights.get(weight_key(market.opinion.model, market.instrument.category), state.params.signals.prior_weight)
+    skill = skill_of(state.skills, market.opinion.model, market.instrument.category)
+    if skill is None:
+        return state.params.signals.prior_weight
+    return skill.weight * at(skill.trust, market.opinion.signal.confidence, 1.0)
 
 
 def acting(state: State, market: Market) -> Opinion | None:

@@ -12,8 +12,8 @@ from llm_maker.config import Config
 from llm_maker.core.commands import Level
 from llm_maker.keys import SECRET_NAMES, Secrets
 from llm_maker.llm.analyst import Analyst, AnalystSettings, DecisionFacts
+from llm_maker.llm.apis.chat import OpenAICompatible
 from llm_maker.llm.budget import DailyBudget, Pricer, RateLimit
-from llm_maker.llm.openai_compatible import OpenAICompatible
 from llm_maker.llm.providers import PROVIDERS, ProviderSpec, choose
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -59,9 +59,6 @@ def build_analyst(
 ) -> Analyst:
     """The slow loop's port for a named provider."""
     llm, spec = config.llm, PROVIDERS[provider]
-    if not spec.implemented:
-        usable = ", ".join(p.name for p in PROVIDERS.values() if p.implemented)
-        raise NotAvailable(f"llm.provider: {provider} is not in this version; available: {usable}")
     model = llm.model or spec.model
     if not model:
         raise NotAvailable(f"llm.model is empty; provider '{provider}' has no default model")

@@ -11,8 +11,8 @@ from llm_maker.core.commands import CancelOrder, Level
 from llm_maker.core.events import Event, SignalsFailed, SignalsReceived, SignalsSkipped
 from llm_maker.core.values import NS_PER_S
 from llm_maker.llm.analyst import Analyst, AnalystSettings
+from llm_maker.llm.apis.chat import OpenAICompatible
 from llm_maker.llm.budget import DailyBudget, Pricer, RateLimit, Usage
-from llm_maker.llm.openai_compatible import OpenAICompatible
 from llm_maker.llm.prompt import PROMPT_VERSION
 from llm_maker.llm.providers import PROVIDERS, Completion, ProviderError
 from tests.fakes.model_server import STEPS, THROWAWAY_KEY, ModelServer

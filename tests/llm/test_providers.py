@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from llm_maker.llm import prompt
+from llm_maker.llm.apis.chat import OpenAICompatible, redact
 from llm_maker.llm.budget import Pricer
-from llm_maker.llm.openai_compatible import OpenAICompatible, redact
 from llm_maker.llm.providers import PROVIDERS, ProviderError, choose
 from tests.fakes.model_server import THROWAWAY_KEY, ModelServer, parse_script
 from tests.llm.samples import brief, request
@@ -198,7 +198,7 @@ def test_redaction_takes_masked_and_foreign_keys_too():
 def test_importing_the_slow_loop_imports_no_sdk():
     code = (
         "import sys, llm_maker.llm.analyst, llm_maker.llm.simulated, llm_maker.llm.providers, llm_maker.llm.budget\n"
-        "import llm_maker.llm.openai_compatible\n"
+        "import llm_maker.llm.apis.chat\n"
         "sys.exit(','.join(m for m in ('openai', 'httpx2', 'genai_prices', 'aiohttp') if m in sys.modules) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
