@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from llm_maker import __version__
-from llm_maker.comeback import Place, bring_back
+from llm_maker.comeback import Place, bring_back, folder_of, scope_of
 from llm_maker.config import Config
 from llm_maker.console import view
 from llm_maker.console.control import ControlFailed, ControlServer, KillFile
@@ -31,7 +31,7 @@ from llm_maker.core.strategy import Strategy
 from llm_maker.core.values import NS_PER_S
 from llm_maker.keys import Secrets
 from llm_maker.live import LiveVenue, live_clock, refuse_unsafe, wallet_folder, watch_clock
-from llm_maker.mind import Mind
+from llm_maker.mind import House, Mind
 from llm_maker.port import Port, Simulator
 from llm_maker.report import summary
 from llm_maker.runtime.clock import LiveClock, LoopWatch, PacedClock, VirtualClock
@@ -44,7 +44,6 @@ from llm_maker.runtime.locks import Lock, lock_home, lock_wallet
 from llm_maker.runtime.logs import Recorder
 from llm_maker.runtime.loop import Account, Session
 from llm_maker.runtime.replay import OF_A_FEED, OF_A_VENUE
-from llm_maker.runtime.rows import Scope
 from llm_maker.runtime.timeline import Ticker, Timeline
 from llm_maker.strategy.maker import Maker
 from llm_maker.tuning import maker_params, run_params
@@ -60,12 +59,6 @@ EMERGENCY_SECONDS = 3.0
 """What the last cancels of a fault have to leave the machine."""
 
 
-def scope_of(config: Config, tape: Path | None, session: int | None = None, wallet: str = "") -> Scope:
-    """Whose rows these are; a tape rehearsal is a new one each time, a live account is its `wallet`'s."""
-    wallet = f"tape:{tape.name}#{session}" if tape else config.mode if config.mode == "paper" else wallet
-    return Scope("polymarket" if tape else config.venue, config.mode, wallet, config.account)
-
-
 class Options(msgspec.Struct, frozen=True):
     """What the command line adds to the config; seconds are wall seconds, `until` market seconds."""
 
@@ -75,6 +68,8 @@ class Options(msgspec.Struct, frozen=True):
     until: float | None = None
     once: bool = False
     leave: bool = False
+    base: Path | None = None
+    """Where relative paths of the config start; None: the home."""
     unproved: bool = False
     """Live: start though the last stop could not prove that nothing of ours rests."""
 
@@ -85,7 +80,8 @@ class Daemon:
     def __init__(self, config: Config, secrets: Secrets, home: Path, options: Options, say: Callable[[str], None]) -> None:
         self.config, self.home, self.options, self.say = config, home, options, say
         self.began = time.monotonic()
-        self.mind = Mind(config, secrets, simulated_feed=options.tape is None and config.venue == "simulated")
+        simulated_feed = options.tape is None and config.venue == "simulated"
+        self.mind = Mind(config, secrets, simulated_feed=simulated_feed, base=options.base or home)
         self.provider = self.mind.provider
         self._secrets = secrets
         kill_file = KillFile(home).path
@@ -138,7 +134,7 @@ class Daemon:
         if self.options.tape is not None:
             session_number = self.ledger.next_session()
         self.scope = scope_of(config, self.options.tape, session_number, self.wallet)
-        folder = self.home / "logs" / "journal" / _folder(self.scope)
+        folder = self.home / "logs" / "journal" / folder_of(self.scope)
         limits = JournalLimits(max_file=_bytes(config.logging.journal_max_mb), max_total=_bytes(config.logging.journal_total_mb))
         fresh = Engine(new_state(config.account, self.params, strategy, maker_params(config), cash), strategy)
         place = Place(self.home, folder, config.account, self.scope, self.ledger)
@@ -156,7 +152,10 @@ class Daemon:
             journal = JournalWriter.create(folder, config.account, snapshot, limits=limits)
         else:
             journal = JournalWriter.resume(back.latest, snapshot, limits=limits, reader=back.reader)
-        self.analyst = self.mind.analyst(self.home, self.ledger, self.scope, self.log)
+        self.house = House(
+            self.home, self.ledger, self.scope, self.log, lambda: self.state, world.universe.rules_of, self.options.speed > 0
+        )
+        self.analyst = self.mind.analyst(self.house)
         self.account = Account(
             engine,
             journal,
@@ -248,6 +247,7 @@ class Daemon:
             await asyncio.gather(main, *tasks, return_exceptions=True)
             if self.live is not None:
                 await self.live.close()
+            await self.mind.hang_up()
             for number in _stop_signals():
                 loop.remove_signal_handler(number)
         return self.account.stop is not None and self.account.stop.clean
@@ -269,6 +269,7 @@ class Daemon:
             self.log.say(Level.WARNING, "control", str(error))
         if self.analyst is not None:
             ports.append(self.analyst)
+        ports += self.mind.ports(self.house)
         for number in _stop_signals():
             loop.add_signal_handler(number, self._interrupt, signal.Signals(number).name)
         return [asyncio.create_task(port.run(emit), name=port.name) for port in ports]
@@ -427,10 +428,6 @@ def _stop_signals() -> list[signal.Signals]:
     """What ends a run in order: a closed terminal too, unless `nohup` has said that it shall not."""
     hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
     return [signal.SIGINT, signal.SIGTERM, *hangup]
-
-
-def _folder(scope: Scope) -> str:
-    return "-".join(part.replace(":", "_").replace("#", "_").replace("/", "_") for part in scope.key[:3])
 
 
 def _bytes(megabytes: float) -> int:

@@ -89,7 +89,16 @@ def run(
             fail(f"--{name} is {number:g}; must be above 0", BAD_USAGE)
     if leave and not once:
         fail("--leave goes with --once: only then is there a cycle to leave orders of", BAD_USAGE)
-    options = wiring.Options(tape=tape, speed=speed, duration=duration, until=until, once=once, leave=leave, unproved=unproved)
+    options = wiring.Options(
+        tape=tape,
+        speed=speed,
+        duration=duration,
+        until=until,
+        once=once,
+        leave=leave,
+        base=config.parent,
+        unproved=unproved,
+    )
     screen = _screen(loaded, as_json)
     with faults(home):
         try:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from llm_maker.config import Config
 from llm_maker.core.engine import Engine
 from llm_maker.core.events import Event, OrderAccepted
 from llm_maker.core.state import State
@@ -31,6 +32,17 @@ TAPE = "-tape_"
 ANALYST = "llm"
 """The name every analyst has, simulated or not."""
 MakeRecorder = Callable[[State], Recorder]
+
+
+def scope_of(config: Config, tape: Path | None, session: int | None = None, wallet: str = "") -> Scope:
+    """Whose rows these are; a tape rehearsal is a new one each time, a live account is its `wallet`'s."""
+    wallet = f"tape:{tape.name}#{session}" if tape else config.mode if config.mode == "paper" else wallet
+    return Scope("polymarket" if tape else config.venue, config.mode, wallet, config.account)
+
+
+def folder_of(scope: Scope) -> str:
+    """The name of an account's folder of journals."""
+    return "-".join(part.replace(":", "_").replace("#", "_").replace("/", "_") for part in scope.key[:3])
 
 
 class Place(msgspec.Struct, frozen=True):

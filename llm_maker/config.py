@@ -97,6 +97,9 @@ class StrategyConfig(Section):
     signal_smoothing: Ratio = 0.2
     signal_bias_beta: float = Field(default=0.0, ge=0, le=5)
     signal_expire_before_end_hours: Hours = 6.0
+    signal_disagreement: float = Field(default=1.0, gt=0, le=10)
+    kelly: Ratio = 0.1
+    kelly_measured: Ratio = 0.25
     refresh_seconds: float = Field(default=1_800.0, ge=1, le=2_592_000)
 
     @model_validator(mode="after")
@@ -370,12 +373,15 @@ def rehearsal(config: Config) -> bool:
 
 def check_keys(config: Config, secrets: Secrets) -> None:
     """Refuse a provider that is named but has no key; a server on this machine needs none."""
-    provider = config.llm.provider
-    key = KEY_OF.get(provider)
-    if key is None or secrets.get(key) is not None:
-        return
-    if provider == "openai_compatible" and urlsplit(config.llm.base_url or "").hostname in _LOOPBACK:
-        return
-    raise ConfigError(
-        f"Missing API key: {key} not set; llm.provider is '{provider}'. Put {key}=... into .env, or set llm.provider: auto"
-    )
+    llm = config.llm
+    named: list[tuple[str, str | None, str]] = [(llm.provider, llm.base_url, "llm.provider is")]
+    named += [(one.provider, one.base_url, "llm.ensemble names") for one in llm.ensemble]
+    named += [(one.provider, one.base_url, "llm.reserve names") for one in llm.reserve]
+    named.append((llm.news.provider, llm.news.base_url, "llm.news.provider is"))
+    for provider, base_url, where in named:
+        key = KEY_OF.get(provider)
+        local = provider == "openai_compatible" and urlsplit(base_url or "").hostname in _LOOPBACK
+        if key is not None and secrets.get(key) is None and not local:
+            raise ConfigError(
+                f"Missing API key: {key} not set; {where} '{provider}'. Put {key}=... into .env, or set llm.provider: auto"
+            )

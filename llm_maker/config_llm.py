@@ -65,6 +65,7 @@ class News(Section):
     timeout_seconds: float = Field(default=90.0, ge=5, le=600)
     daily_budget_usd: Usd = 1.0
     search_usd: float | None = Field(default=None, ge=0, le=10)
+    extra: dict[str, Any] = Field(default={})
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
@@ -89,6 +90,7 @@ class Llm(Section):
     probe_seconds: Seconds = 60.0
     probe_max_seconds: Seconds = 900.0
     min_gap_seconds: Seconds = 10.0
+    fill_gap_seconds: Seconds = 45.0
     show_price: bool = True
     portfolio: bool = False
     bandit: bool = False

@@ -9,17 +9,18 @@ import asyncio
 import shutil
 import stat
 import tempfile
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from llm_maker import account_checkup, checkup
 from llm_maker.checkup import Check, Tell, telling
 from llm_maker.config import Config
+from llm_maker.config_llm import BUILT_IN
 from llm_maker.console.control import ControlClient, ControlFailed, ControlServer, NotRunning, Unanswered
 from llm_maker.keys import Secrets
-from llm_maker.llm.budget import Pricer
-from llm_maker.llm.build import NotAvailable, resolve
-from llm_maker.llm.providers import PROVIDERS
+from llm_maker.llm.build import NotAvailable, Plan, client_of, news_plan, pricer_of, resolve, templates_of
+from llm_maker.llm.probe import probe
 from llm_maker.runtime.clock import LiveClock
 from llm_maker.venues.net import Pace
 
@@ -46,7 +47,7 @@ async def examine(
     file = env_file or (home / ".env" if (home / ".env").exists() else Path(".env"))
     for check in (_config(config), _env(file), _home(home), _disk(home, config), _control(home, running), _kill(home)):
         tell(check)
-    tell(await checkup.bounded("model", asyncio.to_thread(_model, config, secrets), pace))
+    await _models(config, secrets, tell, pace)
     if config.venue != "polymarket":
         tell(Check("venue", "ok", f"{config.venue} comes with the program: no network, no key"))
         return found
@@ -151,22 +152,47 @@ def _kill(home: Path) -> Check:
     return Check("kill file", "ok", f"`touch {file}` stops a daemon, whatever else is dead")
 
 
-def _model(config: Config, secrets: Secrets) -> Check:
-    """Whom the slow loop would ask; its key is not tried."""
+async def _models(config: Config, secrets: Secrets, tell: Callable[[Check], None], pace: Pace) -> None:
+    """Whom the slow loop and the scout would ask: each answers a tiny question, or says why not. It costs a fraction of a cent."""
     try:
         mind = resolve(config, secrets, simulated_feed=config.venue == "simulated")
+        news = news_plan(config, secrets)
+        templates = templates_of(config, Path())
     except NotAvailable as error:
-        return Check("model", "failed", str(error), "put its key into .env, or set llm.provider: auto")
-    if mind.provider == "none" and config.llm.provider != "none":
-        return Check("model", "warning", mind.text, "put a model's key into .env (see .env.example), or set llm.provider: none")
-    spec = PROVIDERS.get(mind.provider)
-    if spec is None:
-        return Check("model", "ok", mind.text)
-    model = config.llm.model or spec.model
-    if not model:
-        return Check("model", "failed", f"provider {mind.provider} has no default model", "set llm.model")
-    priced = config.llm.price_per_million_input_usd is not None
-    if spec.price_id and not priced and not Pricer(spec.price_id, model).known:
-        text = f"{mind.text}: the price table does not know this name"
-        return Check("model", "warning", text, "check llm.model for a slip, or set both llm.price_per_million_*_usd")
-    return Check("model", "ok", mind.text)
+        tell(Check("model", "failed", str(error), "put its key into .env, name another, or set llm.provider: auto"))
+        return
+    if not mind.members:
+        wanted = mind.provider == "none" and config.llm.provider != "none"
+        cure = "put a model's key into .env (see .env.example), or set llm.provider: none" if wanted else ""
+        tell(Check("model", "warning" if wanted else "ok", mind.text, cure))
+    named = [("model", plan) for plan in mind.members] + [("model in reserve", plan) for plan in mind.reserve]
+    if news is not None:
+        named.append(("news model", news))
+    for what, plan in named:
+        tell(await checkup.bounded(what, _probed(what, plan, config, secrets), pace))
+    if any(template.name != BUILT_IN for template in templates):
+        tell(Check("prompts", "ok", ", ".join(f"{t.name} ({t.version})" for t in templates)))
+
+
+_MODEL_CURES = {
+    "retired": "set the name it says",
+    "unknown_model": "set a name that the provider has",
+    "auth": "check the key in .env",
+    "billing": "top the account up, or name another provider",
+    "unreachable": "check the network and base_url",
+}
+
+
+async def _probed(what: str, plan: Plan, config: Config, secrets: Secrets) -> Check:
+    pricer = await asyncio.to_thread(pricer_of, plan)
+    model = await asyncio.to_thread(client_of, plan, secrets, pricer, 200, lambda level, line: None, time.time_ns)
+    try:
+        found = await probe(model, plan.spec, config.llm.timeout_seconds)
+    finally:
+        await model.close()
+    if found.status != "ok":
+        return Check(what, "failed", found.text, _MODEL_CURES.get(found.status, "name another model in the section llm"))
+    if not pricer.known:
+        text = f"{found.text}; nobody knows its price: each call is booked at {config.llm.unknown_call_usd:g} USD"
+        return Check(what, "warning", text, "set price_per_million_input_usd and price_per_million_output_usd")
+    return Check(what, "ok", found.text)

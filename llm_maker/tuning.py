@@ -14,6 +14,9 @@ from llm_maker.core.params import ExecutionParams, ExitParams, Params, RiskParam
 from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S
 from llm_maker.strategy.maker import MakerParams
 
+CYCLE_SHARE = 0.8
+"""Of the decision interval: what a cycle of the slow loop may take."""
+ANSWER_GRACE_S = 5.0
 _UNPACED = 10_000.0
 """The speed that is assumed where none is set."""
 
@@ -139,7 +142,15 @@ def _signals(strategy: StrategyConfig) -> SignalParams:
         smoothing=strategy.signal_smoothing,
         bias_beta=strategy.signal_bias_beta,
         expire_before_end_ns=_ns(strategy.signal_expire_before_end_hours, 3_600),
+        disagreement_logit=strategy.signal_disagreement,
+        kelly_ratio=strategy.kelly,
+        kelly_measured_ratio=strategy.kelly_measured,
     )
+
+
+def cycle_seconds(config: Config) -> float:
+    """The deadline of a whole cycle of the slow loop, waiting and reserve included: below the interval where one call fits."""
+    return round(max(config.llm.timeout_seconds, CYCLE_SHARE * config.strategy.decision_interval), 6)
 
 
 def _slow(config: Config) -> SlowParams:
@@ -149,11 +160,13 @@ def _slow(config: Config) -> SlowParams:
         interval_ns=_ns(config.strategy.decision_interval),
         max_markets=config.strategy.max_markets_per_query,
         failures_to_fallback=llm.failures_to_fallback,
-        # The analyst ends its own call at timeout_seconds; the core waits twice that before it gives the answer up.
-        answer_timeout_ns=2 * _ns(llm.timeout_seconds),
+        # The analyst ends its own cycle at the deadline; the core waits a little longer before it gives the answer up.
+        answer_timeout_ns=exact(cycle_seconds(config) + ANSWER_GRACE_S, NS_PER_S),
         probe_ns=_ns(llm.probe_seconds),
         probe_max_ns=_ns(llm.probe_max_seconds),
         min_gap_ns=_ns(llm.min_gap_seconds),
+        fill_gap_ns=_ns(llm.fill_gap_seconds),
+        whole=llm.portfolio,
     )
 
 

@@ -50,6 +50,8 @@ class Candidate(msgspec.Struct, frozen=True):
     question: str
     facts: Facts
     instrument: Instrument | None = None
+    rules: str = ""
+    """How it resolves, in the venue's words: foreign text, for the model's eyes."""
 
 
 class Choice(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -69,6 +71,11 @@ class Universe:
     def __init__(self, selection: MarketSelection) -> None:
         self.selection = selection
         self.choices: dict[str, Choice] = {}
+        self._rules: dict[str, str] = {}
+
+    def rules_of(self, market_id: str) -> str:
+        """How a market that was taken resolves, in the venue's words; empty: not told."""
+        return self._rules.get(market_id, "")
 
     def judge(self, instrument: Instrument, now: int, facts: Facts | None = None) -> Choice:
         """The verdict on a market that a feed lists; the first one stays. `max_markets` counts those that were taken."""
@@ -97,6 +104,8 @@ class Universe:
         ]
         choices += [_choice(c, False, why[c.id]) for c in found.values() if why[c.id]]
         self.choices = {choice.instrument: choice for choice in choices}
+        # Of a market that has left the selection a position may be left, and its rules with it.
+        self._rules |= {c.id: c.rules for c in passing[:most] if c.rules}
         return choices
 
     def includes(self, instrument: Instrument, facts: Facts | None) -> bool:

@@ -18,7 +18,7 @@ from llm_maker.config import Config, Hosts, check_keys, check_run, load, rehears
 from llm_maker.config_text import ConfigError, keys_of
 from llm_maker.core.params import Params, RiskParams
 from llm_maker.keys import KEY_OF, SECRET_NAMES, Secrets, read_env
-from llm_maker.tuning import to_params
+from llm_maker.tuning import cycle_seconds, to_params
 
 ROOT = Path(__file__).parent.parent
 LEAVES = [
@@ -386,10 +386,15 @@ CONVERSIONS: list[tuple[str, object, str, object]] = [
     ("strategy.signal_bias_beta", 0.1, "signals.bias_beta", 0.1),
     ("strategy.signal_expire_before_end_hours", 1, "signals.expire_before_end_ns", 3_600_000_000_000),
     ("llm.provider", "none", "slow.enabled", False),
-    ("strategy.decision_interval", 5, "slow.interval_ns", 5_000_000_000),
+    ("strategy.decision_interval", 10, "slow.interval_ns", 10_000_000_000),
     ("strategy.max_markets_per_query", 2, "slow.max_markets", 2),
     ("llm.failures_to_fallback", 5, "slow.failures_to_fallback", 5),
-    ("llm.timeout_seconds", 2.5, "slow.answer_timeout_ns", 5_000_000_000),
+    ("llm.timeout_seconds", 60.5, "slow.answer_timeout_ns", 65_500_000_000),
+    ("llm.fill_gap_seconds", 7, "slow.fill_gap_ns", 7_000_000_000),
+    ("llm.portfolio", True, "slow.whole", True),
+    ("strategy.signal_disagreement", 0.7, "signals.disagreement_logit", 0.7),
+    ("strategy.kelly", 0.2, "signals.kelly_ratio", 0.2),
+    ("strategy.kelly_measured", 0.3, "signals.kelly_measured_ratio", 0.3),
     ("llm.probe_seconds", 6, "slow.probe_ns", 6_000_000_000),
     ("llm.probe_max_seconds", 100, "slow.probe_max_ns", 100_000_000_000),
     ("llm.min_gap_seconds", 1, "slow.min_gap_ns", 1_000_000_000),
@@ -407,8 +412,18 @@ def _flat(params: Params) -> dict[str, object]:
 @pytest.mark.parametrize(("key", "value", "param", "wanted"), CONVERSIONS, ids=[row[0] for row in CONVERSIONS])
 def test_each_key_reaches_its_parameter_exactly_and_no_other(key, value, param, wanted):
     before, after = _flat(to_params(Config())), _flat(to_params(load(None, {}, {key: value})))
-    assert {name: after[name] for name in after if after[name] != before[name]} == {param: wanted}
+    changed = {name: after[name] for name in after if after[name] != before[name]}
+    if key == "strategy.decision_interval":
+        del changed["slow.answer_timeout_ns"]  # a cycle has to fit into it
+    assert changed == {param: wanted}
     assert type(after[param]) is type(wanted)
+
+
+@pytest.mark.parametrize(("interval", "timeout", "cycle"), [(45, 20, 36), (10, 5, 8), (10, 20, 20), (300, 20, 240)])
+def test_a_cycle_of_the_slow_loop_is_shorter_than_its_interval_unless_one_call_is_not(interval, timeout, cycle):
+    config = load(None, {}, {"strategy.decision_interval": interval, "llm.timeout_seconds": timeout})
+    assert cycle_seconds(config) == cycle
+    assert to_params(config).slow.answer_timeout_ns == (cycle + 5) * 1_000_000_000, "the core waits for it, and a little longer"
 
 
 def test_every_parameter_of_the_core_has_a_key():

@@ -247,3 +247,12 @@ def test_an_event_without_a_market_passes():
     assert source._passes(Tick(), 0)
     assert not source._passes(BookSnapshot("never listed", (), (), 0), 0)
     assert msgspec.json.decode(source.checkpoint())["choices"] == []
+
+
+def test_rules_of_what_was_taken_stay_when_it_is_dropped():
+    universe = Universe(selection(max_markets=1))
+    first, second = (Candidate(n, "q", Facts(volume_24h=v), market(n), f"rules of {n}") for n, v in (("a", 2), ("b", 1)))
+    universe.rejudge([first, second], 0)
+    assert universe.rules_of("a") == "rules of a" and universe.rules_of("b") == ""
+    universe.rejudge([second], 0)
+    assert universe.rules_of("a") == "rules of a" and universe.rules_of("b") == "rules of b"

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from llm_maker.core import signals
 from llm_maker.core.advice import Action, Signal
-from llm_maker.core.commands import Level, MarketBrief, PortfolioBrief, RequestSignals
+from llm_maker.core.brief import HOUR_NS, brief, portfolio, remember
+from llm_maker.core.commands import Level, RequestSignals
 from llm_maker.core.events import SignalsFailed, SignalsReceived, SignalsSkipped
+from llm_maker.core.exits import gain_ratio
 from llm_maker.core.params import sizes
-from llm_maker.core.risk import open_positions
 from llm_maker.core.skill import skill_of
 from llm_maker.core.state import Market, State, Tally
 from llm_maker.core.step import Step
-from llm_maker.core.values import NS_PER_S, Mode, usd
-from llm_maker.core.worth import equity
+from llm_maker.core.values import NS_PER_S, Mode
 
-HOUR_NS = 3_600 * NS_PER_S
 PROBE_MARKETS = 1
+NEAR_STOP = 0.5
+"""Share of the loss that a stop allows; from here on the stop is near."""
+END_HOURS = (48, 25, 7)
+"""Before the end, at which the model looks again: ahead of reduce-only, and ahead of where its word counts for nothing."""
 
 
 def drive(step: Step) -> None:
@@ -40,15 +43,49 @@ def drive(step: Step) -> None:
         return
     if step.strategy.due(slow.asked_ns, step.now, state.strategy_params):
         _ask(step, "interval", probe=False)
-    elif step.now - slow.asked_ns >= params.min_gap_ns and any(m.trigger for m in state.markets.values()):
+    elif step.now - slow.asked_ns >= params.min_gap_ns and any(_triggered(step, m) for m in state.markets.values()):
         _ask(step, "trigger", probe=False)
+
+
+def look_out(step: Step) -> None:
+    """Once a second: what no message tells, and the model should still look at: a stop that comes near, an end that does."""
+    for market in step.state.markets.values():
+        plan, position = market.exit_plan, market.position
+        if plan is not None and position.net and market.mark > 0 and plan.stop_ratio > 0 and not plan.exiting:
+            lost, allowed = -gain_ratio(position, market.instrument, market.mark), NEAR_STOP * plan.stop_ratio
+            near = lost >= allowed
+            if near and not market.near_stop:
+                market.trigger = market.trigger or "near stop"
+            if near or lost < allowed / 2:
+                market.near_stop = near  # in between it stays: one look for each approach
+        elif not position.net:
+            market.near_stop = False
+        if market.instrument.end_ns is not None:
+            left = market.instrument.end_ns - step.now
+            stage = sum(left <= hours * HOUR_NS for hours in END_HOURS)
+            if stage > market.end_stage >= 0:
+                market.trigger = market.trigger or "end near"
+            market.end_stage = stage
+
+
+def _triggered(step: Step, market: Market) -> bool:
+    """Something happened there; fills alone, of which there may be many, wait until the last answer has had its minute."""
+    gap = step.state.params.slow.fill_gap_ns if market.trigger == "fill" else 0
+    return bool(market.trigger) and _eligible(market) and _age(market, step.now) >= gap
+
+
+def attention(state: State) -> list[Market]:
+    """Every market that the model may be asked about, the one that needs it most first."""
+    return sorted((m for m in state.markets.values() if _eligible(m)), key=_rank)
 
 
 def _ask(step: Step, reason: str, *, probe: bool) -> None:
     state, slow = step.state, step.state.slow
     eligible = [m for m in state.markets.values() if _eligible(m)]
     fresh = state.params.signals.refresh_ns
-    chosen = [m for m in eligible if probe or m.trigger or _age(m, step.now) >= fresh]
+    chosen = [m for m in eligible if probe or _triggered(step, m) or _age(m, step.now) >= fresh]
+    if chosen and state.params.slow.whole and not probe:
+        chosen = eligible
     chosen.sort(key=_rank)
     chosen = chosen[: PROBE_MARKETS if probe else state.params.slow.max_markets]
     slow.asked_ns = step.now
@@ -93,67 +130,6 @@ def _rank(market: Market) -> tuple[int, float, float, int, str]:
     return urgency, volatility, float(spread if spread is not None else 1 << 30), -depth, market.instrument.id
 
 
-def brief(state: State, market: Market, now: int) -> MarketBrief:
-    """One market as the model may see it, frozen."""
-    instrument, book, position, bars = market.instrument, market.book, market.position, market.bars
-    price, size = instrument.usd_price, instrument.usd_qty
-    opinion = market.opinion
-    average = position.avg_price
-    return MarketBrief(
-        market_id=instrument.id,
-        question=instrument.question,
-        outcomes=instrument.outcomes,
-        category=instrument.category,
-        kind=instrument.kind.value,
-        yes_price=price(market.mark),
-        spread=price(book.spread or 0),
-        bid=price(book.best_bid),
-        ask=price(book.best_ask),
-        bid_depth=size(market.bid_depth),
-        ask_depth=size(market.ask_depth),
-        imbalance=market.bid_depth / market.ask_depth if market.ask_depth else 0.0,
-        trend_5m=_trend(market, bars.change(now, 300 * NS_PER_S)),
-        trend_1h=_trend(market, bars.change(now, HOUR_NS)),
-        trend_24h=_trend(market, bars.change(now, 24 * HOUR_NS)),
-        volatility=price(market.estimators.sig_price(instrument, market.mark) * 60.0),
-        flow=size(market.estimators.flow),
-        position=size(position.net),
-        avg_price=None if average is None else price(average),
-        pnl_pct=_pnl_pct(market),
-        hours_to_end=None if instrument.end_ns is None else (instrument.end_ns - now) / HOUR_NS,
-        last_action=opinion.signal.action.value if opinion else "",
-        last_p_yes=opinion.signal.p_yes if opinion else None,
-        last_age_s=(now - opinion.received_ns) / NS_PER_S if opinion else None,
-    )
-
-
-def _trend(market: Market, change: float | None) -> float | None:
-    return None if change is None else market.instrument.usd_price(change)
-
-
-def _pnl_pct(market: Market) -> float | None:
-    """P&L of the open position over the cost of the side held, percent."""
-    position, average = market.position, market.position.avg_price
-    if average is None or position.net == 0:
-        return None
-    basis = average if position.net > 0 or not market.instrument.is_binary else market.instrument.payout - average
-    direction = 1 if position.net > 0 else -1
-    return 100.0 * direction * (market.mark - average) / basis if basis > 0 else None
-
-
-def portfolio(state: State) -> PortfolioBrief:
-    worth = equity(state)
-    base = state.risk.day_base if state.risk.day >= 0 else worth
-    return PortfolioBrief(
-        equity_usd=usd(worth),
-        cash_usd=usd(state.cash),
-        pnl_today_usd=usd(worth - base),
-        exposure_usd=usd(state.gross),
-        open_positions=open_positions(state),
-        mode=state.mode.value,
-    )
-
-
 def on_received(step: Step, event: SignalsReceived) -> None:
     """A valid answer: leave FALLBACK if we were in it, judge each signal, look at its market again."""
     state, slow = step.state, step.state.slow
@@ -195,12 +171,14 @@ def _take_signal(step: Step, market: Market, signal: Signal, event: SignalsRecei
         step.now,
         (event.decision_id, event.model),
         skill_of(state.skills, event.model, market.instrument.category),
+        state.params.risk.bankroll,
     )
     if verdict.opinion is None:
         _refuse(step, f"signal: {verdict.refused}", market.instrument.id)
         return
     market.opinion = verdict.opinion
     market.dirty = True
+    remember(market, signal, step.now)
     if signal.action is Action.EXIT and market.position.net:
         step.notice(Level.INFO, "exit_signal", "the model says exit: reduce-only until flat", market.instrument.id)
 

@@ -173,6 +173,7 @@ class Engine:
         if step.now - state.risk.judged_ns >= SLOW_TIMER_NS:
             timer.on_timer(step)
             losses.judge_losses(step)
+            agenda.look_out(step)
         if state.stopping:
             stopping.drive_stop(step)
             return

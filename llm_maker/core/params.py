@@ -132,13 +132,17 @@ class SlowParams(msgspec.Struct, frozen=True, kw_only=True):
     interval_ns: int = 45 * NS_PER_S
     max_markets: int = 10
     failures_to_fallback: int = 3
-    answer_timeout_ns: int = 60 * NS_PER_S
+    answer_timeout_ns: int = 41 * NS_PER_S
     """The core stops waiting for an answer after this, and counts a failure."""
     probe_ns: int = 60 * NS_PER_S
     """First probe in FALLBACK; doubles to `probe_max_ns`."""
     probe_max_ns: int = 900 * NS_PER_S
     min_gap_ns: int = 10 * NS_PER_S
     """Between two requests, however many triggers fire."""
+    whole: bool = False
+    """Whenever one market is due all are asked about, so that one answer sees the portfolio."""
+    fill_gap_ns: int = 45 * NS_PER_S
+    """A market that was answered this short a time ago is not asked again for a fill."""
 
 
 class Params(msgspec.Struct, frozen=True, kw_only=True):

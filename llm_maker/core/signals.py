@@ -15,7 +15,7 @@ from llm_maker.core.advice import Action, Bias, Grade, Signal
 from llm_maker.core.params import SignalParams
 from llm_maker.core.skill import Skill, at
 from llm_maker.core.strategy import View
-from llm_maker.core.values import Instrument, Kind, logit
+from llm_maker.core.values import CASH_PER_USD, Instrument, Kind, expit, logit
 
 _EDGE = 0.005
 """Probabilities nearer than this to 0 or 1 are read as this near."""
@@ -37,6 +37,19 @@ class Opinion(msgspec.Struct):
     """The signal's own disagreement, unsmoothed; for the log."""
     target_net: int | None
     """The position it asks for, quantity units; None when it may not."""
+
+
+class Remembered(msgspec.Struct, frozen=True, array_like=True):
+    """A decision of the past, with where the market and our position in it stood."""
+
+    at_ns: int
+    action: Action
+    confidence: float
+    p_yes: float | None
+    mark: float
+    volume: int
+    gain: int
+    """What the market had brought by then, cash units."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -95,8 +108,12 @@ def accept(
     now: int,
     source: tuple[str, str],
     skill: Skill | None = None,
+    bankroll: int = 0,
 ) -> Verdict:
-    """Judge one signal against the market it speaks of; `sizes` are (base, maximum) quantity, `source` (decision, model)."""
+    """Judge one signal against the market it speaks of; `sizes` are (base, maximum) quantity, `source` (decision, model).
+
+    `bankroll` (cash units) is what a share of the capital is a share of.
+    """
     refused = contradiction(signal, instrument, mid)
     if refused:
         return Verdict(None, refused)
@@ -108,6 +125,10 @@ def accept(
     expires = now + params.expiry_ns
     if instrument.end_ns is not None:
         expires = min(expires, max(now, instrument.end_ns - params.expire_before_end_ns))
+    d0 = (1.0 - k) * kept + k * raw
+    allotted = None
+    if signal.share is not None and instrument.kind is Kind.BINARY:
+        allotted = _allotted(signal.share, instrument, mid, d0, skill, bankroll, params)
     opinion = Opinion(
         signal=signal,
         decision_id=source[0],
@@ -115,9 +136,9 @@ def accept(
         received_ns=now,
         expires_ns=expires,
         x0=x,
-        d0=(1.0 - k) * kept + k * raw,
+        d0=d0,
         raw_d=raw,
-        target_net=_target(signal, net, sizes, params),
+        target_net=_target(signal, net, sizes, params, allotted),
     )
     return Verdict(opinion)
 
@@ -157,19 +178,42 @@ def _disagreement(signal: Signal, instrument: Instrument, x: float, params: Sign
     return bias_sign(signal.directional_bias) * beta
 
 
-def _target(signal: Signal, net: int, sizes: tuple[int, int], params: SignalParams) -> int | None:
-    """The position asked for: moved by base x multiplier, within the maximum; sells never open the other side."""
+def _allotted(
+    share: float, instrument: Instrument, mid: float, d: float, skill: Skill | None, bankroll: int, params: SignalParams
+) -> int:
+    """Quantity of the side that `d` favours which a share of the capital buys, and no more than its Kelly bet.
+
+    n = kf B |e| / (p (1 - p)) shares, e the edge in price after weight (`quoting.md` 3); nothing where the weight is 0.
+    """
+    p = min(max(mid / instrument.payout, _EDGE), 1.0 - _EDGE)
+    weight = min(params.prior_weight if skill is None else skill.weight, params.max_weight)
+    edge = abs(expit(logit(p) + weight * d) - p)
+    ratio = params.kelly_ratio if skill is None else params.kelly_measured_ratio
+    usd = bankroll / CASH_PER_USD
+    kelly = ratio * usd * edge / (p * (1.0 - p))
+    bought = share * usd / (p if d >= 0 else 1.0 - p)
+    return instrument.floor_qty(min(kelly, bought) * 10**instrument.qty_decimals)
+
+
+def _target(signal: Signal, net: int, sizes: tuple[int, int], params: SignalParams, allotted: int | None) -> int | None:
+    """The position asked for: moved by base x multiplier, or up to what was allotted; within the maximum.
+
+    Sells never open the other side.
+    """
     base, limit = sizes
     if signal.action is Action.EXIT:
         return 0
     if signal.confidence < params.min_confidence:
         return None
     step = int(base * size_multiplier(signal.confidence, params))
+    if allotted is not None:
+        limit = min(limit, allotted)
+        step = limit + abs(net)
     match signal.action:
         case Action.BUY_YES:
-            return min(net + step, max(limit, net))
+            return max(net, min(net + step, limit))
         case Action.BUY_NO:
-            return max(net - step, min(-limit, net))
+            return min(net, max(net - step, -limit))
         case Action.SELL_YES:
             return max(net - step, min(net, 0)) if net > 0 else net
         case Action.SELL_NO:

@@ -20,7 +20,7 @@ from llm_maker.core.markouts import Markouts
 from llm_maker.core.orders import Order
 from llm_maker.core.params import Params
 from llm_maker.core.positions import Position, RoundTrip
-from llm_maker.core.signals import Opinion, SlowLoop
+from llm_maker.core.signals import Opinion, Remembered, SlowLoop
 from llm_maker.core.skill import Skill, at, skill_of
 from llm_maker.core.values import Instrument, Leg, Mode, Regime, Side, leg_price, leg_side, to_cash_up
 
@@ -84,6 +84,12 @@ class Market(msgspec.Struct):
     opinion: Opinion | None = None
     trigger: str = ""
     """Why the model should look again before its answer is old: jump, sweep, fill, stop."""
+    past: list[Remembered] = msgspec.field(default_factory=list)
+    """The last decisions here, oldest first; for the model's memory."""
+    near_stop: bool = False
+    """The position had lost half of what its stop allows at the last look."""
+    end_stage: int = -1
+    """How many of the hours before the end at which the model looks again have passed; -1: not looked yet."""
     intent: Intent | None = None
     live: list[str] = msgspec.field(default_factory=list)
     """Ids of our orders here that are not final."""

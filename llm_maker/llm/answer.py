@@ -1,19 +1,22 @@
-"""A model's text -> checked signals, or one named failure. Never an exception, whatever the text.
+"""The answer: the JSON schema that asks for it, and a model's text -> checked signals or one named failure, never an exception.
 
 Pure. Tolerated, because models do it: prose and code fences around the JSON, a bare list instead of `{"signals":
 [...]}`, a single signal object alone, words in other case, `null` or absent probabilities, evidence as a list. Not
 tolerated: two answers in one text, a document that ends too early, duplicate keys, numbers out of range, a market that
-was not asked about. A bad signal is refused alone; the good ones beside it stand. Knows no provider, price or order.
+was not asked about. A bad signal is refused alone; the good ones beside it stand. Shares of the capital are read only where
+they were asked for, and scaled to a sum of 1. Knows no provider, price or order.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import msgspec
+from msgspec.structs import replace
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from llm_maker.core.advice import Action, Bias, Grade, Signal
@@ -27,8 +30,26 @@ MAX_ENTRIES = 400
 MAX_PROSE = 600
 MAX_DETAIL = 200
 _MAX_DIGITS = 30
+_SHARE_SLACK = 1e-9
+"""Thirds and tenths do not add up to 1 exactly."""
 _MAX_STARTS = 50
 """Places in the surrounding prose where the JSON is looked for."""
+
+_NUMBER_OR_NULL: dict[str, Any] = {"anyOf": [{"type": "number"}, {"type": "null"}]}
+_FIELDS: dict[str, Any] = {
+    "market_id": {"type": "string"},
+    # Fields are generated in this order: what is believed comes before what is advised.
+    "evidence": {"type": "string"},
+    "p_yes": _NUMBER_OR_NULL,
+    "p_low": _NUMBER_OR_NULL,
+    "p_high": _NUMBER_OR_NULL,
+    "action": {"type": "string", "enum": list(map(str, Action))},
+    "confidence": {"type": "number"},
+    "reasoning": {"type": "string"},
+    "directional_bias": {"type": "string", "enum": list(map(str, Bias))},
+    "risk_level": {"type": "string", "enum": list(map(str, Grade))},
+    "priority": {"type": "string", "enum": list(map(str, Grade))},
+}
 
 FailureReason = Literal["malformed", "truncated", "refusal", "empty"]
 
@@ -41,10 +62,21 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """At least one valid signal; `invalid` holds a reason for each refused one."""
+    """At least one valid signal; `invalid` holds a reason for each refused one. `scaled`: the shares summed to more than 1."""
 
     signals: tuple[Signal, ...]
     invalid: tuple[str, ...] = ()
+    scaled: bool = False
+
+
+def schema_of(*, portfolio: bool) -> dict[str, Any]:
+    """What asks for the answer, in the strictest common subset: closed objects, all required, null by anyOf, no bounds."""
+    fields = _FIELDS | ({"share": _NUMBER_OR_NULL} if portfolio else {})
+    return _closed({"signals": {"type": "array", "items": _closed(fields)}})
+
+
+def _closed(fields: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
 def decision_id(request_id: str) -> str:
@@ -52,7 +84,9 @@ def decision_id(request_id: str) -> str:
     return f"D-{request_id}"
 
 
-def parse(text: str | bytes, handles: Mapping[str, MarketBrief], finish: str = "stop") -> Answer | Failure:
+def parse(
+    text: str | bytes, handles: Mapping[str, MarketBrief], finish: str = "stop", *, portfolio: bool = False
+) -> Answer | Failure:
     """Check a whole answer. `handles` are those of the question, `finish` is the provider's stop reason."""
     if finish == "refusal":
         return Failure("refusal", _short(text))
@@ -66,15 +100,15 @@ def parse(text: str | bytes, handles: Mapping[str, MarketBrief], finish: str = "
     if isinstance(entries, Failure):
         cut = finish == "length" and entries.reason == "malformed"
         return Failure("truncated", entries.detail) if cut else entries
-    return _check(entries, handles)
+    return _check(entries, handles, _RawShare if portfolio else _RawSignal)
 
 
-def _check(entries: list[Any], handles: Mapping[str, MarketBrief]) -> Answer | Failure:
+def _check(entries: list[Any], handles: Mapping[str, MarketBrief], form: type[_RawSignal]) -> Answer | Failure:
     if not entries:
         return Failure("empty", "no signals")
     if len(entries) > MAX_ENTRIES:
         return Failure("malformed", f"{len(entries)} signals for {len(handles)} markets")
-    read = [_read(entry, handles) for entry in entries]
+    read = [_read(entry, handles, form) for entry in entries]
     named = Counter(_handle(entry) for entry in entries)
     signals: list[Signal] = []
     invalid: list[str] = []
@@ -87,6 +121,10 @@ def _check(entries: list[Any], handles: Mapping[str, MarketBrief]) -> Answer | F
             signals.append(result)
     if not signals:
         return Failure("malformed", clean("no valid signal: " + "; ".join(invalid[:3]), MAX_DETAIL))
+    total = math.fsum(signal.share or 0.0 for signal in signals)
+    if total > 1.0 + _SHARE_SLACK:
+        scaled = (signal if signal.share is None else replace(signal, share=signal.share / total) for signal in signals)
+        return Answer(tuple(scaled), tuple(invalid), scaled=True)
     return Answer(tuple(signals), tuple(invalid))
 
 
@@ -204,6 +242,12 @@ class _RawSignal(BaseModel):
         return self
 
 
+class _RawShare(_RawSignal):
+    """One of a whole portfolio's signals: it may say what part of the capital it is worth."""
+
+    share: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False, strict=True)] | None = None
+
+
 def _handle(entry: Any) -> str:
     """The handle an entry names, in its one spelling; empty if it names none."""
     if not isinstance(entry, dict):
@@ -212,7 +256,7 @@ def _handle(entry: Any) -> str:
     return named.strip().strip("[]").upper() if isinstance(named, str) else ""
 
 
-def _read(entry: Any, handles: Mapping[str, MarketBrief]) -> Signal | str:
+def _read(entry: Any, handles: Mapping[str, MarketBrief], form: type[_RawSignal]) -> Signal | str:
     """A signal under its real market id, or why there is none."""
     if isinstance(entry, _Duplicate):
         return "an object with a duplicate key"
@@ -223,15 +267,16 @@ def _read(entry: Any, handles: Mapping[str, MarketBrief]) -> Signal | str:
     if market is None:
         return f"unknown handle {clean(handle, 40)!r}"
     try:
-        raw = _RawSignal.model_validate(entry)
+        raw = form.model_validate(entry)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         return f"{handle}: {clean('.'.join(map(str, first['loc'])) + ' ' + first['msg'], MAX_DETAIL)}"
     binary = market.kind == Kind.BINARY
+    share = raw.share if isinstance(raw, _RawShare) else None
     return Signal(
         market_id=market.market_id,
         action=raw.action,
-        confidence=raw.confidence,
+        confidence=raw.confidence + 0.0,  # minus zero is zero
         directional_bias=raw.directional_bias,
         risk_level=raw.risk_level,
         priority=raw.priority,
@@ -241,6 +286,7 @@ def _read(entry: Any, handles: Mapping[str, MarketBrief]) -> Signal | str:
         p_high=raw.p_high if binary else None,
         reasoning=clean(raw.reasoning, MAX_PROSE),
         evidence=clean(raw.evidence, MAX_PROSE),
+        share=None if share is None else share + 0.0,
     )
 
 

@@ -112,6 +112,8 @@ class ProviderSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Added to the request body as it stands."""
     retired: dict[str, str] = {}
     """Names that are gone -> what took their place; a prefix ends with `*`."""
+    cutoffs: dict[str, str] = {}
+    """Model -> last day it was trained on, where that is known; the latest of what is told of it."""
 
 
 PROVIDERS: dict[str, ProviderSpec] = {
@@ -126,7 +128,7 @@ PROVIDERS: dict[str, ProviderSpec] = {
             model="gemini-3.1-flash-lite",
             price_id="google",
             search_tools=("google_search",),
-            search_usd=Decimal("0.035"),
+            search_usd=Decimal("0.014"),
             retired={
                 "gemini-2.5-flash*": "gemini-3.1-flash-lite",
                 "gemini-2.0-*": "gemini-3.1-flash-lite",
@@ -179,6 +181,7 @@ PROVIDERS: dict[str, ProviderSpec] = {
             price_id="x-ai",
             search_tools=("web_search", "x_search"),
             search_usd=Decimal("0.005"),
+            cutoffs={"grok-4.3": "2025-12-31"},
             retired={
                 "grok-4-fast*": "grok-4.3",
                 "grok-4-1-fast*": "grok-4.3",

@@ -17,6 +17,8 @@ from typing import Any
 
 import msgspec
 
+from llm_maker.core.skill import Forecast
+from llm_maker.runtime.forecasts import read_forecasts
 from llm_maker.runtime.rows import (
     MIGRATIONS,
     SCHEMA_VERSION,
@@ -24,7 +26,10 @@ from llm_maker.runtime.rows import (
     DecisionRow,
     EquityRow,
     FillRow,
+    ForecastRow,
     Holding,
+    MarkRow,
+    OutcomeRow,
     RiskRow,
     Row,
     RowT,
@@ -59,7 +64,8 @@ def _insert(kind: type[Row]) -> str:
     return f"{verb} INTO {kind.table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
 
 
-_INSERTS: dict[type[Row], str] = {kind: _insert(kind) for kind in (FillRow, TripRow, CashRow, EquityRow, DecisionRow, RiskRow)}
+_KINDS = (FillRow, TripRow, CashRow, EquityRow, DecisionRow, RiskRow, ForecastRow, MarkRow, OutcomeRow)
+_INSERTS: dict[type[Row], str] = {kind: _insert(kind) for kind in _KINDS}
 _SETTLE = f"UPDATE fills SET status = ? WHERE {_SCOPED} AND fill_id = ? AND instrument = ?"
 _ADVANCE = """INSERT INTO progress VALUES (?, ?, ?, ?, ?)
   ON CONFLICT (venue, mode, wallet, account) DO UPDATE SET last_seq = excluded.last_seq"""
@@ -215,6 +221,10 @@ class Ledger:
     def risk_state(self, scope: Scope) -> dict[str, str]:
         """Key -> JSON of the newest risk state."""
         return dict(self._select(f"SELECT key, value FROM risk_state WHERE {_SCOPED} ORDER BY key", scope.key))
+
+    def forecasts(self, scope: Scope, since_ns: int = 0) -> list[Forecast]:
+        """Every opinion since then with what became of it, oldest first."""
+        return read_forecasts(self._select, scope, since_ns)
 
     def totals(self, scope: Scope) -> Totals:
         fills, failed, fees = self._one(

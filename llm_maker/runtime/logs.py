@@ -1,8 +1,7 @@
 """What a person reads with jq, and the rows of the ledger: made from events, commands and the state after them.
 
-`executions.jsonl` has every order and fill with its reason, `llm_decisions.jsonl` every cycle of the slow loop, `daemon.jsonl`
-the notices. Timestamps are market time, ISO 8601 UTC. Latency and tokens, which may not enter the journal, are handed in by the
-analyst. Nothing here decides anything.
+`executions.jsonl` has every order and fill with its reason, `llm_decisions.jsonl` (see `decision_lines`) every cycle of the slow
+loop, `daemon.jsonl` the notices. Timestamps are market time, ISO 8601 UTC. Nothing here decides anything.
 """
 
 from __future__ import annotations
@@ -14,22 +13,20 @@ from typing import Any
 import msgspec
 
 from llm_maker.core import events as e
-from llm_maker.core.advice import Signal
-from llm_maker.core.agenda import portfolio
-from llm_maker.core.commands import AnyCommand, CancelOrder, MarketBrief, MergeSets, Notice, PlaceOrder, RequestSignals
-from llm_maker.core.quote import effective
-from llm_maker.core.signals import market_x
+from llm_maker.core.commands import AnyCommand, CancelOrder, MergeSets, Notice, PlaceOrder
+from llm_maker.core.skill import HORIZONS_S, skill_key
 from llm_maker.core.state import Market, State
-from llm_maker.core.values import NS_PER_S, Instrument, Leg, Side, expit, leg_price, leg_side, usd
+from llm_maker.core.values import NS_PER_S, Instrument, Leg, Side, leg_price, leg_side, usd
 from llm_maker.core.worth import equity, exit_equity
+from llm_maker.runtime.decision_lines import DecisionLines, Facts
+from llm_maker.runtime.forecasts import ForecastBook
 from llm_maker.runtime.ledger import Ledger
 from llm_maker.runtime.line_log import LineLog, iso
 from llm_maker.runtime.rows import CashRow, DecisionRow, EquityRow, FillRow, RiskRow, Row, Scope, SettleRow, TripRow
 
 EQUITY_NS = 60 * NS_PER_S
-MAX_REQUESTS = 64
-Facts = Callable[[str], dict[str, Any]]
-"""Request id -> latency_ms, tokens, ... of the call; empty where there was none."""
+SKILL = "skill "
+"""Before the model and category in the risk state's key of what was measured of it."""
 
 
 class Recorder:
@@ -48,12 +45,14 @@ class Recorder:
         on_failure: Callable[[str], None] = lambda reason: None,
         max_bytes: int = 64 << 20,
     ) -> None:
-        self._state, self._scope, self._ledger, self._facts = state, scope, ledger, facts
+        self._state, self._scope, self._ledger = state, scope, ledger
         self._on_notice = on_notice
         self._tags = {"account": state.account, "venue": scope.venue, "mode": scope.mode, "simulated": simulated}
         self._executions = LineLog(logs / "executions.jsonl", max_bytes, on_failure)
         self._decisions = LineLog(logs / "llm_decisions.jsonl", max_bytes, on_failure)
-        self._requests: dict[str, RequestSignals] = {}
+        self._decision_lines = DecisionLines(state, facts)
+        pending = ledger.forecasts(scope, state.now - int(1.2 * HORIZONS_S[-1]) * NS_PER_S) if ledger is not None else ()
+        self._forecasts = ForecastBook(state, pending)
         self._cash, self._fills = state.cash, state.counts.fills
         self._equity_ns = 0
         self.quiet = False
@@ -67,9 +66,7 @@ class Recorder:
             self._ledger.append(self._scope, seq, ts, rows, wait=self.quiet)
         repeated = isinstance(event, e.OrderFilled) and self._state.counts.fills == self._fills
         self._cash, self._fills = self._state.cash, self._state.counts.fills
-        self._requests.update({c.request_id: c for c in commands if isinstance(c, RequestSignals)})
-        for request_id in list(self._requests)[:-MAX_REQUESTS]:
-            del self._requests[request_id]
+        self._decision_lines.asked(commands)
         if self.quiet:
             self._latest = (ts, event, commands)
             return
@@ -92,10 +89,7 @@ class Recorder:
         self, ts: int, event: e.Event, commands: list[AnyCommand], *, repeated: bool = False
     ) -> list[tuple[LineLog, list[bytes]]]:
         """What one step adds to each log; nothing for a fill that was told before."""
-        decisions = self._decision(event, ts)
-        for command in commands:
-            if isinstance(command, Notice) and command.code in ("fallback", "fallback_over"):
-                decisions.append(self._decide({"outcome": command.code, "note": command.text}))
+        decisions = self._decision_lines.of(event, commands, ts)
         executions = [] if repeated else self._event_lines(event)
         executions += [line for line in map(self._command_line, commands) if line]
         made = ((self._decisions, decisions), (self._executions, executions))
@@ -191,11 +185,15 @@ class Recorder:
                         cost=event.cost,
                     )
                 )
+            case e.WeightUpdated():
+                skill = msgspec.json.encode(event.skill).decode()
+                rows.append(RiskRow(key=SKILL + skill_key(event.model, event.category), value=skill))
             case e.Tick():
                 if ts - self._equity_ns >= EQUITY_NS:
                     self._equity_ns = ts
                     rows += [self._equity_row(), *self._totals()]
         rows += [self._trip_row(closed) for closed in self._state.closed]
+        rows += self._forecasts.rows(ts, event)
         return rows
 
     def _fill_row(self, event: e.OrderFilled) -> FillRow | None:
@@ -351,83 +349,6 @@ class Recorder:
 
     def _size(self, instrument_id: str, qty: int) -> float:
         return self._instrument(instrument_id).usd_qty(qty)
-
-    def _decision(self, event: e.Event, ts: int) -> list[dict[str, Any]]:
-        match event:
-            case e.SignalsReceived():
-                facts = {
-                    "decision_id": event.decision_id,
-                    "model": event.model,
-                    "prompt_version": event.prompt_version,
-                    "outcome": "ok",
-                    "signals_simulated": event.simulated,
-                    "signals_invalid": event.invalid,
-                }
-                signals = [self._signal(ts, s, event.request_id) for s in event.signals]
-                return [self._decide(facts, event.request_id, signals, event.cost)]
-            case e.SignalsFailed():
-                facts = {"decision_id": event.decision_id, "outcome": event.reason, "note": event.detail}
-                return [self._decide(facts, event.request_id, [], event.cost)]
-            case e.SignalsSkipped():
-                return [self._decide({"outcome": f"skipped: {event.reason}"}, event.request_id)]
-            case _:
-                return []
-
-    def _decide(
-        self, facts: dict[str, Any], request_id: str = "", signals: list[dict[str, Any]] | None = None, cost: int = 0
-    ) -> dict[str, Any]:
-        """One line of llm_decisions.jsonl; every line has the same keys."""
-        request = self._requests.pop(request_id, None)
-        call = self._facts(request_id)
-        return {
-            "decision_id": "",
-            "model": "",
-            "prompt_version": "",
-            "num_signals": len(signals or []),
-            "signals": signals or [],
-            "portfolio_state": request.portfolio if request else portfolio(self._state),
-            "reason": request.reason if request else "",
-            "latency_ms": call.get("latency_ms"),
-            "tokens": call.get("tokens"),
-            "cost_usd": usd(cost),
-            "outcome": "",
-            "note": "",
-            "fallback": self._state.slow.fallback,
-            "signals_simulated": False,
-            "signals_invalid": 0,
-            **facts,
-        }
-
-    def _signal(self, ts: int, signal: Signal, request_id: str) -> dict[str, Any]:
-        """A signal with the market it met and what became of it."""
-        request = self._requests.get(request_id)
-        brief = next((m for m in request.markets if m.market_id == signal.market_id), None) if request else None
-        line: dict[str, Any] = {"market_id": signal.market_id, **_market_facts(brief)}
-        line.update({k: v for k, v in msgspec.to_builtins(signal).items() if k != "market_id"})
-        market = self._state.markets.get(signal.market_id)
-        opinion = market.opinion if market else None
-        accepted = opinion is not None and opinion.signal == signal
-        line |= {"accepted": accepted, "weight": None, "p_final": None, "expires": None}
-        if market is not None and opinion is not None and accepted and market.mark > 0:
-            view = effective(self._state, market, ts)
-            line["weight"] = round(view.weight, 6)
-            if market.instrument.is_binary:
-                line["p_final"] = round(expit(market_x(market.instrument, market.mark) + view.shift), 6)
-            line["expires"] = iso(opinion.expires_ns)
-        return line
-
-
-def _market_facts(brief: MarketBrief | None) -> dict[str, Any]:
-    if brief is None:
-        return dict.fromkeys(("question", "yes_price", "spread", "imbalance", "position", "avg_price"))
-    return {
-        "question": brief.question,
-        "yes_price": brief.yes_price,
-        "spread": brief.spread,
-        "imbalance": round(brief.imbalance, 4),
-        "position": brief.position,
-        "avg_price": brief.avg_price,
-    }
 
 
 def _same_line(written: bytes, made: bytes) -> bool:

@@ -9,7 +9,7 @@ from typing import ClassVar, TypeVar
 
 import msgspec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Scope(msgspec.Struct, frozen=True):
@@ -123,7 +123,43 @@ class RiskRow(Row, frozen=True, kw_only=True):
     value: str
 
 
-RowT = TypeVar("RowT", FillRow, TripRow, CashRow, EquityRow, DecisionRow, RiskRow)
+class ForecastRow(Row, frozen=True, kw_only=True):
+    """One opinion on one market, with the market's log-odds at that moment (`core.skill.Forecast`)."""
+
+    table: ClassVar[str] = "forecasts"
+    decision_id: str
+    model: str
+    role: str
+    prompt_version: str
+    instrument: str
+    category: str
+    event_id: str
+    p_yes: float | None
+    confidence: float
+    bias: int
+    x_market: float
+    simulated: bool
+
+
+class MarkRow(Row, frozen=True, kw_only=True):
+    """The market's log-odds `horizon_s` after a decision on it."""
+
+    table: ClassVar[str] = "forecast_marks"
+    decision_id: str
+    instrument: str
+    horizon_s: int
+    x_market: float
+
+
+class OutcomeRow(Row, frozen=True, kw_only=True):
+    """What a YES share of a resolved market paid, parts per million of a whole one."""
+
+    table: ClassVar[str] = "outcomes"
+    instrument: str
+    paid_ppm: int
+
+
+RowT = TypeVar("RowT", FillRow, TripRow, CashRow, EquityRow, DecisionRow, RiskRow, ForecastRow, MarkRow, OutcomeRow)
 
 
 class Holding(msgspec.Struct, frozen=True):
@@ -181,5 +217,16 @@ CREATE VIEW trades AS SELECT id, {_TIME} AS time, {_BOT} AS bot_name, instrument
 CREATE VIEW equity AS SELECT id, {_TIME} AS time, {_BOT} AS bot_name, equity / 1e6 AS equity,
   realized_pnl / 1e6 AS realized_pnl, unrealized_pnl / 1e6 AS unrealized_pnl FROM equity_points;
 """
-MIGRATIONS = (_SCHEMA_1,)
+_SCHEMA_2 = f"""
+CREATE TABLE forecasts ({_KEY}, decision_id TEXT NOT NULL, model TEXT NOT NULL, role TEXT NOT NULL,
+  prompt_version TEXT NOT NULL, instrument TEXT NOT NULL, category TEXT NOT NULL, event_id TEXT NOT NULL, p_yes REAL,
+  confidence REAL NOT NULL, bias INTEGER NOT NULL, x_market REAL NOT NULL, simulated INTEGER NOT NULL, {_UNIQUE});
+CREATE INDEX forecasts_by_time ON forecasts (ts);
+CREATE TABLE forecast_marks ({_KEY}, decision_id TEXT NOT NULL, instrument TEXT NOT NULL, horizon_s INTEGER NOT NULL,
+  x_market REAL NOT NULL, {_UNIQUE});
+CREATE INDEX forecast_marks_by_decision ON forecast_marks (decision_id, instrument);
+CREATE TABLE outcomes ({_KEY}, instrument TEXT NOT NULL, paid_ppm INTEGER NOT NULL, {_UNIQUE});
+CREATE INDEX outcomes_by_instrument ON outcomes (instrument);
+"""
+MIGRATIONS = (_SCHEMA_1, _SCHEMA_2)
 """Script `n` leads from schema `n` to `n + 1`; an old one is never edited."""

@@ -9,6 +9,7 @@ from llm_maker.core import events as ev
 from llm_maker.core.advice import Grade
 from llm_maker.core.commands import Level, RequestSignals
 from llm_maker.core.params import SlowParams
+from llm_maker.core.skill import Skill
 from llm_maker.core.values import NS_PER_S, Side
 from llm_maker.strategy.maker import Maker, MakerParams
 from tests.core.builders import CASH, SHARE, USD, Rig, acts, advice, binary, notices, of
@@ -148,7 +149,7 @@ def test_a_trigger_asks_again_before_its_time_and_says_why(trigger):
     rig = slow(binary("a"), binary("b"))
     answer(rig, first(rig))
     rig.market("b").trigger = trigger
-    rig.wait(10)
+    rig.wait(45 if trigger == "fill" else 10)
     request = first(rig)
     assert names(request) == ["b"] and request.reason == trigger and rig.market("b").trigger == ""
 
@@ -421,7 +422,7 @@ def through_fallback(rig: Rig) -> Rig:
 def test_in_fallback_quotes_are_symmetric_at_half_size_without_a_view():
     rig = quoting()
     answer(rig, RequestSignals(rig.state.slow.pending, (), None, ""), advice("buy_yes", 1.0, "bullish", p_yes=0.95))
-    rig.send(ev.WeightUpdated("gpt", "", 0.5))
+    rig.send(ev.WeightUpdated("gpt", "", Skill(weight=0.5)))
     for _ in range(5):
         rig.run(1)
         rig.ack()

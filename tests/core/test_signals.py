@@ -12,6 +12,7 @@ from llm_maker.core.advice import Action, Bias, Grade
 from llm_maker.core.commands import CancelOrder, PlaceOrder
 from llm_maker.core.params import SignalParams
 from llm_maker.core.signals import Opinion, accept, contradiction, market_x, remaining, size_multiplier, smoothing, view
+from llm_maker.core.skill import Skill
 from llm_maker.core.state import acting
 from llm_maker.core.values import NS_PER_S, Side, logit
 from llm_maker.strategy.maker import Maker, MakerParams
@@ -332,16 +333,16 @@ def test_a_measured_weight_takes_the_place_of_the_prior():
     rig = maker(prior_weight=0.0)
     rig.advise(advice(p_yes=0.9))
     assert acting(rig.state, rig.market()) is None
-    rig.send(ev.WeightUpdated("gpt", "", 0.4))
+    rig.send(ev.WeightUpdated("gpt", "", Skill(weight=0.4)))
     assert acting(rig.state, rig.market()) is rig.market().opinion
-    rig.send(ev.WeightUpdated("gpt", "", 0.0))
+    rig.send(ev.WeightUpdated("gpt", "", Skill(weight=0.0)))
     assert acting(rig.state, rig.market()) is None
 
 
 def test_a_weight_is_of_one_model_and_category():
     rig = maker(prior_weight=0.0)
     rig.advise(advice(p_yes=0.9))
-    rig.send(ev.WeightUpdated("other", "", 0.4), ev.WeightUpdated("gpt", "sports", 0.4))
+    rig.send(ev.WeightUpdated("other", "", Skill(weight=0.4)), ev.WeightUpdated("gpt", "sports", Skill(weight=0.4)))
     assert acting(rig.state, rig.market()) is None
 
 
@@ -350,7 +351,7 @@ def test_a_bullish_view_bids_no_lower_and_asks_higher():
     bull.advise(advice("hold", 0.7, "bullish", p_yes=0.95))
     bear.advise(advice("hold", 0.7, "bearish", p_yes=0.05))
     for rig in (calm, bull, bear):
-        rig.send(ev.WeightUpdated("gpt", "", 0.5))
+        rig.send(ev.WeightUpdated("gpt", "", Skill(weight=0.5)))
         settle(rig)
     (bid, _), (ask, _) = quotes(calm)
     assert quotes(bull)[0][0] >= bid and quotes(bull)[1][0] > ask
@@ -382,7 +383,7 @@ def test_high_risk_is_half_the_size():
 def test_no_signal_ever_crosses():
     for signal in LOUD:
         rig = wild(maker(), signal)
-        rig.send(ev.WeightUpdated("gpt", "", 0.5))
+        rig.send(ev.WeightUpdated("gpt", "", Skill(weight=0.5)))
         wild(rig, signal)
         assert all(p.post_only for p in places(rig.log))
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llm_maker.core.advice import Action, Bias, Grade
 from llm_maker.core.events import SignalsReceived
-from llm_maker.llm.answer import MAX_CHARS, MAX_PROSE, Answer, Failure, parse
+from llm_maker.llm.answer import MAX_CHARS, MAX_PROSE, Answer, Failure, parse, schema_of
 from tests.llm.samples import brief
 
 HANDLES = {"M1": brief("0xaaaa"), "M2": brief("0xbbbb"), "M3": brief("BTC-PERP", kind="linear")}
@@ -199,3 +199,55 @@ def test_no_shape_makes_it_raise(changes, cut):
     text = answer(*[entry(**change) for change in changes], entry("M2"))
     _journalled(parse(text, HANDLES))
     _journalled(parse(text[: len(text) - cut], HANDLES))
+
+
+# Shares of the capital.
+
+
+def shares(*given, portfolio=True):
+    result = ok(answer(*[entry(f"M{i}", share=share) for i, share in enumerate(given, 1)]), portfolio=portfolio)
+    return [s.share for s in result.signals], result
+
+
+def test_shares_are_read_in_portfolio_mode_only():
+    assert shares(0.25, None, 1e-400)[0] == [0.25, None, 0.0]
+    assert shares(0.25, None, 0.1, portfolio=False)[0] == [None, None, None]
+    assert shares("much", -5, [0.1], portfolio=False)[0] == [None, None, None], "what was not asked for cannot spoil a signal"
+    assert [s.share for s in ok(answer(entry("M1")), portfolio=True).signals] == [None], "absent is no say"
+
+
+@pytest.mark.parametrize("bad", [-0.01, 1.01, 1e308, float("nan"), float("inf"), -float("inf"), "0.5", True, {}, [], 10**40])
+def test_a_bad_share_refuses_its_signal_alone(bad):
+    result = ok(answer(entry("M1", share=bad), entry("M2", share=0.5)), portfolio=True)
+    assert [(s.market_id, s.share) for s in result.signals] == [("0xbbbb", 0.5)]
+    assert len(result.invalid) == 1 and "share" in result.invalid[0] and not result.scaled
+
+
+def test_shares_beyond_the_whole_are_scaled_to_it():
+    got, result = shares(1.0, 0.5, 0.5)
+    assert got == [0.5, 0.25, 0.25] and result.scaled and result.invalid == ()
+    got, result = shares(0.1, 0.2, 0.7)
+    assert got == [0.1, 0.2, 0.7] and not result.scaled
+    got, result = shares(0.5, 0.5 + 1e-10)
+    assert got == [0.5, 0.5 + 1e-10] and not result.scaled, "a sum of floats is not exact"
+    refused = ok(answer(entry("M1", share=0.9), entry("M2", share=0.9, action="?"), entry("M3", share=0.1)), portfolio=True)
+    assert [s.share for s in refused.signals] == [0.9, 0.1] and not refused.scaled, "what was refused takes no share"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.none() | st.floats(0, 1), min_size=1, max_size=3))
+def test_the_sum_of_shares_is_never_more_than_the_capital(given_shares):
+    got, result = shares(*given_shares)
+    total = sum(share or 0.0 for share in got)
+    assert total <= 1.0 + 1e-9
+    assert [share is None for share in got] == [share is None for share in given_shares]
+    assert result.scaled == (sum(share or 0.0 for share in given_shares) > 1.0 + 1e-9)
+
+
+def test_the_schemas_own_words_are_read_back():
+    """A signal with exactly the schema's fields is valid, in both modes: what is asked for and what is read agree."""
+    for portfolio in (False, True):
+        fields = schema_of(portfolio=portfolio)["properties"]["signals"]["items"]["required"]
+        full = {name: entry("M1", share=0.5)[name] for name in fields}
+        (signal,) = ok(answer(full), portfolio=portfolio).signals
+        assert signal.share == (0.5 if portfolio else None)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llm_maker.core.values import NS_PER_S, FeeCurve, FixedGrid, Kind, Liquidity, fee, rebate
 from llm_maker.venues.polymarket.listing.fields import Fields, time_ns
-from llm_maker.venues.polymarket.listing.gamma import NOT_YET, candidate, event_rows, page, refine, winner
+from llm_maker.venues.polymarket.listing.gamma import NOT_YET, RULES_CHARS, candidate, event_rows, page, refine, winner
 from llm_maker.venues.polymarket.listing.tape_header import header_from_instruments, instruments_from_header
 from llm_maker.venues.polymarket.numbers import WireError
 from tests.polymarket.rows import NOW, compact, condition, raw, row, tokens
@@ -393,3 +393,12 @@ def test_a_captured_winner_is_read(shared):
     market = json.loads((shared / CAPTURED / "gamma_market_closed_binary_accepting_true.json").read_text())
     made = candidate(json.dumps(market | {"version": "v1"}), NOW).instrument
     assert winner((shared / CAPTURED / "clob_market_closed_binary_accepting_true.json").read_bytes(), made) == 10_000
+
+
+def test_the_rules_are_kept_cut_and_never_needed():
+    assert read(description="Resolves YES if it rains.").rules == "Resolves YES if it rains."
+    assert refined(read(description="Resolves YES if it rains.")).rules == "Resolves YES if it rains."
+    assert len(read(description="x" * 100_000).rules) == RULES_CHARS
+    for broken in ({"a": 1}, True, None):
+        told = read(description=broken)
+        assert told.rules == "" and told.instrument is not None and not told.facts.refused

@@ -193,10 +193,10 @@ def test_lines_that_are_there_are_not_written_again(tmp_path):
 
 def test_a_decision_whose_cost_in_time_only_the_first_life_knew_is_not_written_twice(tmp_path):
     desk = Desk(tmp_path)
-    desk.recorder._facts = lambda request_id: {"latency_ms": 12.5, "tokens": {"input": 1}}
+    desk.recorder._decision_lines._facts = lambda request_id: {"latency_ms": 12.5, "tokens": {"input": 1}}
     answer = ev.SignalsFailed("1-r1", "D-1", "timeout")
     desk.say(answer)
-    desk.recorder._facts = lambda request_id: {}
+    desk.recorder._decision_lines._facts = lambda request_id: {}
     desk.recorder.quiet = True
     desk.recorder._latest = (b.T0 + desk.seq, answer, [])
     desk.recorder.speak()
@@ -212,14 +212,14 @@ def test_the_story_of_a_fallback_is_in_the_decision_log(tmp_path):
 
 
 def test_questions_nobody_answered_do_not_pile_up(tmp_path):
-    from llm_maker.core.agenda import portfolio
-    from llm_maker.runtime.logs import MAX_REQUESTS
+    from llm_maker.core.brief import portfolio
+    from llm_maker.runtime.decision_lines import MAX_REQUESTS
 
     desk = Desk(tmp_path)
     for number in range(3 * MAX_REQUESTS):
         asked = RequestSignals(f"1-r{number}", (), portfolio(desk.engine.state), "interval")
         desk.recorder.record(0, b.T0 + 10, ev.Tick(), [asked])
-    assert len(desk.recorder._requests) == MAX_REQUESTS
+    assert len(desk.recorder._decision_lines._requests) == MAX_REQUESTS
 
 
 def test_a_line_log_keeps_one_older_file_and_cuts_a_torn_end(tmp_path):

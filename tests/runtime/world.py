@@ -23,7 +23,7 @@ CASH = 10_000 * CASH_PER_USD
 
 
 def params(**slow) -> Params:
-    fast = {"interval_ns": 10 * NS_PER_S, "min_gap_ns": 5 * NS_PER_S}
+    fast = {"interval_ns": 10 * NS_PER_S, "min_gap_ns": 5 * NS_PER_S, "fill_gap_ns": 0}
     return Params(risk=RiskParams(bankroll=CASH, max_order_cost=100 * CASH_PER_USD), slow=SlowParams(**fast | slow))
 
 

@@ -40,6 +40,7 @@ from llm_maker.core.events import (
     Verb,
     WeightUpdated,
 )
+from llm_maker.core.skill import Skill
 from llm_maker.core.values import NS_PER_MS, NS_PER_S, FixedGrid, Regime
 from llm_maker.venues.paper.regimes import VENUE
 from tests.sim.climate import INCIDENTS, STRATEGY, params_of
@@ -198,7 +199,9 @@ class Incidents:
 
     def _do_weight(self):
         self._deliver(
-            WeightUpdated(self.analyst.model, self.dice.choice(("politics", "weather", "sports")), self.dice.choice((0.0, 0.5)))
+            WeightUpdated(
+                self.analyst.model, self.dice.choice(("politics", "weather", "sports")), Skill(weight=self.dice.choice((0.0, 0.5)))
+            )
         )
 
     def _do_params(self):

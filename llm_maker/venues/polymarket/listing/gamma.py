@@ -22,6 +22,8 @@ from llm_maker.venues.polymarket.numbers import PAYOUT, PRICE_DECIMALS, QTY_DECI
 
 NOT_YET = "the order book does not know it yet"
 """A market is active on Gamma minutes before the CLOB has it (`polymarket.md` 2.1)."""
+RULES_CHARS = 2_000
+"""Of a market's description: more than any prompt shows of it, and little enough to hold a whole survey."""
 _CASH_DECIMALS = 6
 _CENTS_DECIMALS = PRICE_DECIMALS - 2
 _RATE_PPM = {
@@ -74,7 +76,7 @@ def candidate(raw: bytes | msgspec.Raw, now: int, event: Fields | None = None) -
         facts, alien = _facts(row, of, now), _alien(row)
         if alien:
             return Candidate(name, question, replace(facts, refused=alien))
-        return Candidate(name, question, replace(facts, refused=_refusal(row, of)), _instrument(row, of, now))
+        return Candidate(name, question, replace(facts, refused=_refusal(row, of)), _instrument(row, of, now), _rules(row))
     except WireError as fault:
         return Candidate(name, question, Facts(refused=f"its listing cannot be read: {fault}"))
 
@@ -105,6 +107,14 @@ def winner(body: bytes, instrument: Instrument) -> int | None:
 
 
 # What a row tells.
+
+
+def _rules(row: Fields) -> str:
+    """Only shown, never read: without it a market is as good."""
+    try:
+        return row.text("description")[:RULES_CHARS]
+    except WireError:
+        return ""
 
 
 def _facts(row: Fields, event: Fields | None, now: int) -> Facts:
@@ -329,4 +339,4 @@ def _refined(known: Candidate, instrument: Instrument, told: Fields) -> Candidat
         start_ns=instrument.start_ns if instrument.start_ns is not None else told.time("gst"),
     )
     accepting = known.facts.accepting and told.flag("ao") is not False
-    return Candidate(known.id, known.question, replace(known.facts, refused=refused, accepting=accepting), refined)
+    return Candidate(known.id, known.question, replace(known.facts, refused=refused, accepting=accepting), refined, known.rules)

@@ -1,0 +1,139 @@
+"""The record of opinions: what each model said of a market, where the market stood then, and where it stood later.
+
+Makes rows from events and the state after them, so a journal makes the same rows again; and reads them back. It scores nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from llm_maker.core import events as e
+from llm_maker.core.advice import Signal
+from llm_maker.core.signals import bias_sign, market_x
+from llm_maker.core.skill import HORIZONS_S, Forecast
+from llm_maker.core.state import Market, State
+from llm_maker.core.values import NS_PER_S, PPM
+from llm_maker.runtime.rows import ForecastRow, MarkRow, OutcomeRow, Row, Scope
+
+PATIENCE = 0.1
+"""Of a horizon: a market without a trusted price at its end is looked at for this much longer, then no more."""
+_LOOK_NS = 5 * NS_PER_S
+
+
+class ForecastBook:
+    """Of one account; `pending` are opinions of an earlier run whose later prices are still to come."""
+
+    def __init__(self, state: State, pending: Iterable[Forecast] = ()) -> None:
+        self._state = state
+        self._due: list[tuple[int, int, str, str]] = []
+        """(due, horizon, decision, instrument), the next one first."""
+        self._known: set[tuple[int, str, str]] = set()
+        self._looked_ns = 0
+        for told in pending:
+            self._watch(told.ts, told.decision_id, told.instrument, told.later)
+
+    def rows(self, ts: int, event: e.Event) -> list[Row]:
+        """What one step adds to the record."""
+        match event:
+            case e.SignalsReceived():
+                return self._received(ts, event)
+            case e.MarketResolved():
+                market = self._state.markets.get(event.instrument)
+                if market is None or not market.instrument.is_binary:
+                    return []
+                return [OutcomeRow(instrument=event.instrument, paid_ppm=event.price * PPM // market.instrument.payout)]
+            case e.Tick() if ts - self._looked_ns >= _LOOK_NS:
+                self._looked_ns = ts
+                return self._marks(ts)
+            case _:
+                return []
+
+    def _received(self, ts: int, event: e.SignalsReceived) -> list[Row]:
+        rows: list[Row] = []
+        for signal in event.signals:
+            market = self._market(signal.market_id)
+            if market is not None:
+                rows.append(_row(event, signal, market, event.model, "used", event.prompt_version))
+                self._watch(ts, event.decision_id, signal.market_id, {})
+        for member in event.members:
+            for signal in member.signals:
+                market = self._market(signal.market_id)
+                if market is not None:
+                    rows.append(_row(event, signal, market, member.model, "member", member.prompt_version))
+                    self._watch(ts, event.decision_id, signal.market_id, {})
+        return rows
+
+    def _market(self, name: str) -> Market | None:
+        """A market whose price can be compared with a probability now."""
+        market = self._state.markets.get(name)
+        known = market is not None and market.instrument.is_binary and market.mark > 0 and market.resolved is None
+        return market if known else None
+
+    def _watch(self, ts: int, decision: str, instrument: str, seen: dict[int, float]) -> None:
+        for horizon in HORIZONS_S:
+            if horizon not in seen and (horizon, decision, instrument) not in self._known:
+                self._known.add((horizon, decision, instrument))
+                heapq.heappush(self._due, (ts + horizon * NS_PER_S, horizon, decision, instrument))
+
+    def _marks(self, ts: int) -> list[Row]:
+        rows: list[Row] = []
+        waiting = []
+        while self._due and self._due[0][0] <= ts:
+            due, horizon, decision, instrument = entry = heapq.heappop(self._due)
+            market = self._market(instrument)
+            if market is not None and not market.book.trusted and ts - due <= PATIENCE * horizon * NS_PER_S:
+                waiting.append(entry)
+                continue
+            self._known.discard((horizon, decision, instrument))
+            if market is not None and market.book.trusted and ts - due <= PATIENCE * horizon * NS_PER_S:
+                x = market_x(market.instrument, market.mark)
+                rows.append(MarkRow(decision_id=decision, instrument=instrument, horizon_s=horizon, x_market=x))
+        for entry in waiting:
+            heapq.heappush(self._due, entry)
+        return rows
+
+
+_SCOPED = "venue = ? AND mode = ? AND wallet = ? AND account = ?"
+Select = Callable[[str, Sequence[str | int]], list[Any]]
+
+
+def read_forecasts(select: Select, scope: Scope, since_ns: int = 0) -> list[Forecast]:
+    """Every opinion of one scope since then, oldest first, with what became of it; the last word on an outcome stands."""
+    later: dict[tuple[str, str], dict[int, float]] = {}
+    marks = f"SELECT decision_id, instrument, horizon_s, x_market FROM forecast_marks WHERE {_SCOPED} AND ts >= ?"
+    for decision, instrument, horizon, x in select(marks, (*scope.key, since_ns)):
+        later.setdefault((decision, instrument), {})[horizon] = x
+    paid = dict(select(f"SELECT instrument, paid_ppm FROM outcomes WHERE {_SCOPED} ORDER BY seq, n", scope.key))
+    names = ("ts", *ForecastRow.__struct_fields__)
+    found = []
+    for row in select(
+        f"SELECT {', '.join(names)} FROM forecasts WHERE {_SCOPED} AND ts >= ? ORDER BY seq, n", (*scope.key, since_ns)
+    ):
+        told = dict(zip(names, row, strict=True))
+        ppm = paid.get(told["instrument"])
+        told["later"] = later.get((told["decision_id"], told["instrument"]), {})
+        told["outcome"] = None if ppm is None else ppm / PPM
+        found.append(msgspec.convert(told, Forecast, strict=False))
+    return found
+
+
+def _row(e_: e.SignalsReceived, signal: Signal, market: Market, model: str, role: str, version: str) -> ForecastRow:
+    instrument = market.instrument
+    return ForecastRow(
+        decision_id=e_.decision_id,
+        model=model,
+        role=role,
+        prompt_version=version,
+        instrument=instrument.id,
+        category=instrument.category,
+        event_id=instrument.event_id,
+        p_yes=signal.p_yes,
+        confidence=signal.confidence,
+        bias=bias_sign(signal.directional_bias),
+        x_market=market_x(instrument, market.mark),
+        simulated=e_.simulated,
+    )
