@@ -56,7 +56,7 @@ class Store:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         world = msgspec.structs.replace(plan, regimes=(), training=0, testing=0, horizon_s=0)
-        label = {"code": _code(), "plan": msgspec.to_builtins(world)}
+        label = {"code": code(), "plan": msgspec.to_builtins(world)}
         path = folder / "label.json"
         if path.exists() and json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(label)):
             sys.exit(f"{folder} holds runs of other code or of another plan; give another --out, or remove it")
@@ -78,7 +78,7 @@ class Store:
         return msgspec.json.decode(self.path(name).read_bytes(), type=Result)
 
 
-def _code() -> str:
+def code() -> str:
     """What a run is of: the product's lines and ours."""
     digest = hashlib.sha256()
     for path in [
@@ -251,9 +251,10 @@ def trials(plan: Plan, weights: dict[str, list[Learned]]) -> Iterator[Task]:
 NOTES = """\
 Beside `quoting.md` 9.3 (c - b, 2,000 market-days): there w is near the slope of the truth; here W is the slope of the price an hour
 later, smaller by the share of the market's error that heals within the hour (compare the columns), and shrunk by half again with
-as few event-days as these. In `neglected` the error heals in days: no price within hours shows the skill, so it is not learned, and
-only outcomes or the prior can bring it in. A market-day is smaller here: the paper exchange lets us have a tenth of a market's
-volume, stops, caps and pauses act, and an opinion starts from a fifth of itself in each one-day run.""".splitlines()
+as few event-days as these. In `neglected` the error heals in days: no price within hours shows the skill, so hardly any is learned,
+and only outcomes or the prior can bring it in. Theirs tilts the quotes and nothing else; here a signal of any weight above 0 sets a
+position target and a size too, which its weight does not scale. A market-day is smaller here: the paper exchange lets us have a
+tenth of the volume, stops, caps and pauses act, and an opinion starts from a fifth of itself in each one-day run.""".splitlines()
 
 
 def table(plan: Plan, weights: dict[str, list[Learned]], arms: list[Arm], without: list[str]) -> list[str]:

@@ -107,10 +107,11 @@ class Panel:
         return [msgspec.structs.replace(heard[-1], model=_PANEL, members=members)]
 
     def checkpoint(self) -> bytes:
-        raise NotImplementedError("a training run is not broken off")
+        """A training run that was broken off is done anew."""
+        return b""
 
     def restore(self, saved: bytes) -> None:
-        raise NotImplementedError("a training run is not broken off")
+        """So there is nothing to go on from."""
 
 
 class Witness:

@@ -385,7 +385,8 @@ def _opinion(answer: Answer) -> list[str]:
         f"half-spread x{view['widen']:g}, position wanted {target}{', EXIT' if view['exit'] else ''}"
     )
     said = f"{answer['signal']}, confidence {answer['confidence']:g}, {age(answer['signal_age_s'])} ago"
-    return [*_item("model", said), *_item("effect", effect)]
+    torn = f"; its models are {view['disagreement']:.2f} log-odds apart" if view["disagreement"] else ""
+    return [*_item("model", f"{view['model']}: {said}{torn}"), *_item("counts for", view["why_weight"]), *_item("effect", effect)]
 
 
 def _change(answer: Answer) -> str:

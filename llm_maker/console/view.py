@@ -8,6 +8,7 @@ from llm_maker.core import risk
 from llm_maker.core.orders import Status
 from llm_maker.core.params import sizes
 from llm_maker.core.quote import effective
+from llm_maker.core.skill import skill_of
 from llm_maker.core.state import Market, State, Venue, foreign_resting, worst_loss
 from llm_maker.core.values import CASH_PER_USD, NS_PER_S, Mode, Side, usd
 from llm_maker.core.worth import equity, exit_equity
@@ -138,11 +139,25 @@ def why(state: State, market: Market) -> dict[str, Any]:
             "widen": opinion.widen,
             "target": None if opinion.target_net is None else instrument.usd_qty(opinion.target_net),
             "exit": opinion.exit,
+            **_measured(state, market),
         },
         "strategy_note": market.own.note,
         "sides": {side.name.lower(): _side(state, market, side) for side in (Side.BUY, Side.SELL)},
         "first_closed": allowed.text if _closed(allowed) else "",
         "nearest_change": nearest_change(state, market),
+    }
+
+
+def _measured(state: State, market: Market) -> dict[str, Any]:
+    """Whose opinion it is, and why it counts for what it does."""
+    if market.opinion is None:
+        return {"model": "", "why_weight": "", "disagreement": 0.0}
+    skill = skill_of(state.skills, market.opinion.model, market.instrument.category)
+    prior = f"prior {state.params.signals.prior_weight:g}, nothing measured yet"
+    return {
+        "model": market.opinion.model,
+        "why_weight": prior if skill is None else f"W {skill.weight:.3f}, {skill.why}",
+        "disagreement": market.opinion.signal.disagreement,
     }
 
 

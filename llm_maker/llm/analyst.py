@@ -33,7 +33,7 @@ _GRAVITY = (
     "budget",
 )  # fmt: skip
 """What a cycle is named after: first what only a person can mend, then what another model or limit would, last what passes."""
-_SOURCES: tuple[PriceSource, ...] = ("unknown", "assumed", "config", "table", "billed", "local")
+_SOURCES: tuple[PriceSource, ...] = ("unknown", "assumed", "config", "table", "billed", "cassette", "local")
 """The least certain first: a sum is as certain as its least certain part."""
 
 Render = Callable[[RequestSignals, Member], Prompt]
@@ -46,6 +46,8 @@ class AnalystSettings(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float = 20.0
     deadline_s: float = 40.0
     show_price: bool = True
+    portfolio: bool = False
+    """Whether an answer may say which part of the capital goes to each market."""
 
 
 class DecisionFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -247,7 +249,8 @@ class Analyst:
         if reply.completion is None:
             return _Heard(member, member.last_key, question, reply, reply.outcome, reply.detail)
         key = member.key(reply.completion.model)
-        read = answer.parse(reply.completion.text, question.snapshot.handles, reply.completion.finish)
+        text, finish = reply.completion.text, reply.completion.finish
+        read = answer.parse(text, question.snapshot.handles, finish, portfolio=self._settings.portfolio)
         if isinstance(read, answer.Answer):
             return _Heard(member, key, question, reply, "ok", "", read.signals, read.invalid)
         # The journal knows no "empty": an answer without an answer is malformed.

@@ -24,8 +24,11 @@ _MILLION = Decimal(1_000_000)
 _LONGEST_CALL_NS = 15 * MINUTE_NS
 """A price that changes with the hour may change while a call is under way; none takes longer than this."""
 
-PriceSource = Literal["billed", "table", "config", "local", "assumed", "unknown"]
-"""`assumed`: the answer never came whole, and the dearest it may have cost is charged. `unknown`: nobody knows the price."""
+PriceSource = Literal["billed", "table", "config", "local", "cassette", "assumed", "unknown"]
+"""`cassette`: recorded before, free now. `assumed`: the answer never came whole, and the dearest it may have cost is charged.
+
+`unknown`: nobody knows the price, and the configured one is charged.
+"""
 
 
 class Usage(msgspec.Struct, frozen=True):

@@ -267,7 +267,13 @@ def _renderer(config: Config, around: Surroundings) -> Callable[[RequestSignals,
         market=llm.blocks.market,
     )
 
+    last: dict[str, tuple[str, Prompt]] = {}
+    """Template -> request id and prompt: members side by side are asked the same."""
+
     def rendered(request: RequestSignals, member: Member) -> Prompt:
+        known = last.get(member.template.name)
+        if known is not None and known[0] == request.request_id:
+            return known[1]
         now = around.clock()
 
         def news(market_id: str) -> Report | None:
@@ -281,6 +287,7 @@ def _renderer(config: Config, around: Surroundings) -> Callable[[RequestSignals,
             budget=blocks,
             portfolio=llm.portfolio,
         )
+        last[member.template.name] = (request.request_id, prompt)
         around.shown(prompt)
         return prompt
 

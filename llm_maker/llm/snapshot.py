@@ -286,22 +286,14 @@ def _numbers(market: MarketBrief, event: str, show_price: bool) -> dict[str, Sho
 
 
 def _price(market: MarketBrief) -> Shown:
-    return {
-        "yes_price": _number(market.yes_price),
-        "bid": _number(market.bid),
-        "ask": _number(market.ask),
-        "spread": _number(market.spread),
-    }
+    told = {"yes_price": market.yes_price, "bid": market.bid, "ask": market.ask, "spread": market.spread}
+    return {name: _number(value) for name, value in told.items()}
 
 
 def _trend(market: MarketBrief) -> Shown:
-    return {
-        "5m": _signed(market.trend_5m),
-        "1h": _signed(market.trend_1h),
-        "4h": _signed(market.trend_4h),
-        "24h": _signed(market.trend_24h),
-        "volatility_per_sqrt_hour": _number(market.volatility, 4),
-    }
+    told = {"5m": market.trend_5m, "1h": market.trend_1h, "4h": market.trend_4h, "24h": market.trend_24h}
+    changes = {span: _signed(change) for span, change in told.items()}
+    return changes | {"volatility_per_sqrt_hour": _number(market.volatility, 4)}
 
 
 def _reward(market: MarketBrief) -> Shown:

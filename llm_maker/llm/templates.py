@@ -246,6 +246,8 @@ def _listed(folder: Path) -> list[str]:
 def _read(path: Path) -> str:
     """One checked text of a template."""
     limit = MAX_CHARS[path.name]
+    if not path.is_file():  # to open a pipe would wait for ever
+        raise _broken(path, "not a file")
     try:
         with path.open("rb") as file:
             data = file.read(4 * limit + 1)  # a character of UTF-8 has four bytes at most

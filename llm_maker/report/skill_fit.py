@@ -2,10 +2,10 @@
 
 Pure: forecasts in, a `Skill` per model and category out; the same in any order. It writes nothing and tells nobody.
 
-Models are told apart by name alone. A pool's name has rows of what the core was told (`used`), its members' names have rows of
-their own answers (`member`); one function measures both. Where a name has both, a model that was asked alone, the weight comes
-of what was told and the calibration of its own words; where it has one kind, that serves for both, and a `used` row without a
-`member` row beside it is taken for the model's own words, which nobody has calibrated yet.
+Models are told apart by name alone, and one function measures all. `used` rows are what the core was told, after calibration and
+pooling: they give a name its weight, read as they are, because so the core reads them. `member` rows are a model's own words: they
+give it its calibration, and, where the name has no `used` rows (a member of a pool), its weight too, of the calibrated words. A
+calibration is never learned from `used` rows: it would be one of what is calibrated already, and undo itself from day to day.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 from llm_maker.core.skill import HORIZONS_S, Forecast, Knots, Skill, at, skill_key
 from llm_maker.core.values import NS_PER_S, expit, logit
 from llm_maker.report import platt
-from llm_maker.report.slope import MAX_X, Row, Slope, rising, rows, through_zero
+from llm_maker.report.slope import MAX_X, UNBOUNDED, Row, Slope, rising, rows, through_zero
 
 _DAY_NS = 86_400 * NS_PER_S
 _EDGE = 0.005
@@ -32,7 +32,9 @@ _MAX_TRUST = 2.0
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """How much proof is asked for. The defaults are those of paper; live has `prior_weight` 0 and `gate`.
 
-    `horizon_s`, one of `HORIZONS_S`: when the market is looked at again, which should be about as long as a position is held.
+    `horizon_s`, one of `HORIZONS_S`: when the market is looked at again. An hour is the short end of how long a position is held,
+    and sees skill best: on the simulated venue six hours show up to twice the slope with three to five times the error
+    (`python -m benchmarks.skill`). The price of it is caution: what takes longer than an hour to reach the price is not counted.
     """
 
     prior_weight: float = 0.15
@@ -97,25 +99,24 @@ def _sound(f: Forecast) -> bool:
 
 
 def _of_model(forecasts: list[Forecast], now_ns: int, rules: Rules) -> dict[str, Skill]:
-    told = [f for f in forecasts if f.role == "used"] or forecasts
-    words = [f for f in forecasts if f.role == "member"] or forecasts
+    used, words = ([f for f in forecasts if f.role == role] for role in ("used", "member"))
+    told, scored = used or words, words or used
     scales = _scales(words, rules)
-    own_words = told is forecasts or words is forecasts
     betas = _betas(told, rules)
-    d = _disagreement(scales if own_words else {}, _halves(told, rules))
+    d = _disagreement({} if used else scales, _halves(told, rules))
     whole = rows(told, rules.horizon_s, d)
     slope = through_zero(whole)
     v = slope.xx / slope.event_days if slope.event_days else 0.0
     shrunk = _shrunk(slope, v, rules.prior_weight, rules)
     verdict = _judge(whole, slope, shrunk, now_ns, rules)
-    found = {"": _skill(verdict, slope, scales[""], _trust(whole, slope, rules), betas, _scored(words))}
+    found = {"": _skill(verdict, slope, scales[""], _trust(whole, slope, rules), betas, _scored(scored))}
     for category in sorted({f.category for f in forecasts} - {""}):
-        told_here, words_here = ([f for f in group if f.category == category] for group in (told, words))
+        told_here, scored_here = ([f for f in group if f.category == category] for group in (told, scored))
         part = rows(told_here, rules.horizon_s, d)
         here = through_zero(part)
         own = _judge(part, here, _shrunk(here, v, shrunk, rules), now_ns, rules, verdict)
         scale = scales.get(category, scales[""])
-        found[category] = _skill(own, here, scale, found[""].trust, betas, _scored(words_here))
+        found[category] = _skill(own, here, scale, found[""].trust, betas, _scored(scored_here))
     return found
 
 
@@ -165,8 +166,9 @@ def _judge(sample: list[Row], slope: Slope, shrunk: float, now_ns: int, rules: R
     elif whole is not None and whole.zeroed:
         return _Judged(0.0, f"of all categories: {whole.why}", zeroed=True)
     if not rules.gate:
-        measured = f"measured: slope {_interval(slope)} in {slope.event_days} event-days"
-        return _Judged(weight, measured if slope.xx > 0.0 else "prior")
+        if slope.xx > 0.0:
+            return _Judged(weight, f"measured: slope {_interval(slope)} in {slope.event_days} event-days")
+        return _Judged(weight, "prior" if whole is None else f"of all categories: {whole.why}")
     if slope.event_days < rules.gate_event_days:
         if whole is not None and whole.proved:
             return _Judged(min(weight, whole.weight), f"of all categories: {whole.why}")
@@ -181,6 +183,8 @@ def _clipped(weight: float, rules: Rules) -> float:
 
 
 def _interval(slope: Slope) -> str:
+    if slope.low <= -UNBOUNDED:
+        return f"{slope.slope:.3f} (no interval yet)"
     return f"{slope.slope:.3f} ({slope.low:.3f} to {slope.high:.3f})"
 
 
@@ -229,8 +233,9 @@ def _trust(sample: list[Row], slope: Slope, rules: Rules) -> Knots:
     """rho: stated confidence -> slope there over the slope of all, rising, at most `_MAX_KNOTS` knots, within 0 to 2.
 
     Empty below `trust_min` signals, and while the slope's interval reaches 0: a ratio to what may be nothing says nothing.
-    Each bin's slope is shrunk to that of all.
+    Each bin's slope is shrunk to that of all. Behind the gate at most 1: nothing counts for more than the lower bound.
     """
+    most = 1.0 if rules.gate else _MAX_TRUST
     if slope.signals < rules.trust_min or slope.low <= 0.0:
         return ()
     bins = _bins(sample)
@@ -239,7 +244,7 @@ def _trust(sample: list[Row], slope: Slope, rules: Rules) -> Knots:
     values = rising([_shrunk(one, v, slope.slope, rules) for one in slopes], [one.xx + 1e-12 for one in slopes])
     knots: dict[float, float] = {}
     for part, value in zip(bins, values, strict=True):
-        ratio = min(max(value / slope.slope, 0.0), _MAX_TRUST)
+        ratio = min(max(value / slope.slope, 0.0), most)
         knots = {upper: known for upper, known in knots.items() if known != ratio} | {part[-1].confidence: ratio}
     return tuple(sorted(knots.items()))
 
@@ -260,9 +265,9 @@ def _bins(sample: list[Row]) -> list[list[Row]]:
 # Against outcomes.
 
 
-def _resolved(words: Iterable[Forecast]) -> list[tuple[Forecast, float, float, float]]:
+def _resolved(stated: Iterable[Forecast]) -> list[tuple[Forecast, float, float, float]]:
     """(forecast, p, outcome, weight) of resolved questions; the opinions on one question weigh 1 together."""
-    found = [(f, f.p_yes, f.outcome) for f in words if f.p_yes is not None and f.outcome is not None and 0.0 <= f.outcome <= 1.0]
+    found = [(f, f.p_yes, f.outcome) for f in stated if f.p_yes is not None and f.outcome is not None and 0.0 <= f.outcome <= 1.0]
     asked = Counter(f.instrument for f, _, _ in found)
     return [(f, p, outcome, 1.0 / asked[f.instrument]) for f, p, outcome in found]
 
@@ -280,9 +285,9 @@ def _scales(words: list[Forecast], rules: Rules) -> dict[str, tuple[float, float
     return parts | {"": whole}
 
 
-def _scored(words: list[Forecast]) -> tuple[int, float | None, float | None]:
+def _scored(stated: list[Forecast]) -> tuple[int, float | None, float | None]:
     """(questions, Brier score of the stated probabilities, of the market's at the same moments); a question weighs 1."""
-    resolved = _resolved(words)
+    resolved = _resolved(stated)
     count = len({f.instrument for f, *_ in resolved})
     if not count:
         return 0, None, None

@@ -309,6 +309,12 @@ async def test_a_stopped_one_does_not_make_a_budget_failure_of_the_other():
     assert (third.reason, bench.facts[-1].members[1].outcome) == ("auth", "budget")
 
 
+@pytest.mark.parametrize(("portfolio", "share"), [(True, 0.3), (False, None)])
+async def test_a_share_counts_only_where_it_was_asked_for(portfolio, share):
+    (event,) = await Bench([good(signal(share=0.3))], portfolio=portfolio).cycles()
+    assert event.signals[0].share == share
+
+
 async def test_a_chooser_asks_only_whom_it_chose():
     bench = Bench([], [], chooser=lambda asked, members: members[1:])
     (event,) = await bench.cycles()

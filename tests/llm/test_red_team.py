@@ -197,7 +197,8 @@ def test_handles_are_of_one_question_only():
 
 
 def test_a_thousand_signals_are_no_answer():
-    assert failed(said(*[entry("M1")] * 1000)) == "malformed"
+    short = {"market_id": "M1", "action": "exit", "confidence": 1, "directional_bias": "neutral"}
+    assert parse(said(*[short] * 1000), HANDLES) == Failure("malformed", "1000 signals for 2 markets")
     assert failed(said(*[entry(f"M{i}") for i in range(1000)])) == "malformed"
     twice = parse(said(entry("M1"), entry("M1", action="exit"), entry("M2")), HANDLES)
     assert isinstance(twice, Answer) and [s.market_id for s in twice.signals] == [OTHER]

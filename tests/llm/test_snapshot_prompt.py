@@ -247,6 +247,7 @@ def test_news_are_dated_and_their_links_reduced_to_a_host():
         note("A", "2026-11-20T10:00:00Z", "https://user:pw@Sub.Example.com:8080/a/b?utm=1#x"),
         note("see https://t.example/very/long?id=9 now", "yesterday", "javascript:alert(1)"),
         note("C", "", "https://xn--e1afmkfd.example/"),
+        note("D", "", "https://M2.example/"),
     )
     lines = values(brief(), context(notes=notes))["news"].splitlines()
     assert lines == [
@@ -254,6 +255,7 @@ def test_news_are_dated_and_their_links_reduced_to_a_host():
         f"- {OPEN}2026-11-20, sub.example.com: A{CLOSE}",
         f"- {OPEN}undated, no source: see t.example now{CLOSE}",
         f"- {OPEN}undated, xn--e1afmkfd.example: C{CLOSE}",
+        f"- {OPEN}undated, m 2.example: D{CLOSE}",
     ]
 
 
@@ -262,7 +264,7 @@ def test_looked_and_found_nothing_is_not_nobody_looked():
     assert values(brief())["news"] == ""
     unknown = msgspec.structs.replace(context(), now=0)
     assert values(brief(), unknown)["news"].startswith("age_minutes n/a\n")
-    early = Context(news=lambda _: Report(market_id="x", found_ns=NOW + 1, model="m", notes=(note(),)), now=NOW)
+    early = Context(news=lambda _: Report(market_id="x", found_ns=NOW + 10**12, model="m", notes=(note(),)), now=NOW)
     assert values(brief(), early)["news"].startswith("age_minutes 0\n")
 
 
@@ -339,6 +341,13 @@ def test_every_note_gets_its_part():
     many = tuple(note(f"{name} " + "word " * 500) for name in ("First", "Second", "Third"))
     shown = values(brief(), context(notes=many))["news"]
     assert [name in shown for name in ("First", "Second", "Third")] == [True] * 3
+
+
+def test_no_note_is_cut_to_a_crumb():
+    many = tuple(note("one two three four five six seven eight nine ten eleven twelve " * 9) for _ in range(5))
+    seen = {budget: values(brief(), context(notes=many), budget=BlockBudget(news=budget))["news"] for budget in range(200)}
+    assert all(len(line.split()) >= 10 for text in seen.values() for line in text.splitlines()[1:])
+    assert seen[4] == "" and seen[30] == "age_minutes 12" and {text.count(OPEN) for text in seen.values()} == {0, 1, 2, 3, 4}
 
 
 def test_numbers_stay_plain():

@@ -1,5 +1,6 @@
 """Prompts of one's own: what may be changed, what may not, and that a broken one is a start-up error of one line."""
 
+import os
 import re
 import string
 from pathlib import Path
@@ -175,7 +176,10 @@ def test_a_folder_with_other_files(tmp_path):
     (tmp_path / "empty").mkdir()
     assert "holds no prompt; allowed: system.txt, ask.txt, market.txt" in broken(tmp_path, "empty")
     (tmp_path / "dirs" / "ask.txt").mkdir(parents=True)
-    assert "dirs/ask.txt: cannot be read" in broken(tmp_path, "dirs")
+    assert "dirs/ask.txt: not a file" in broken(tmp_path, "dirs")
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / "ask.txt")
+    assert "pipe/ask.txt: not a file" in broken(tmp_path, "pipe")
 
 
 def test_a_custom_prompt_keeps_the_firewall(tmp_path):

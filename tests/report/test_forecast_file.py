@@ -83,7 +83,7 @@ def test_keys_that_are_not_known_may_be_left_out(tmp_path: Path):
         (HEAD + "q,m,0.1,,1,\n\nq2,m,2,,1,\n", "line 4: p is '2'; must be a number from 0 to 1"),
         (HEAD + "q,m,,,1,\n", "line 2: p is empty"),
         (HEAD + "q,m,nan,,1,\n", "line 2: p is 'nan'"),
-        (HEAD + "q,m,1_0,,1,\n", "line 2: p is '1_0'"),
+        (HEAD + "q,m,0.1_5,,1,\n", "line 2: p is '0.1_5'"),
         (HEAD + "q,m,30%,,1,\n", "line 2: p is '30%'"),
         (HEAD + "q,m,-0.1,,1,\n", "line 2: p is '-0.1'"),
         (HEAD + "q,m,0.1,40,1,\n", "line 2: market_p is '40'; must be a number from 0 to 1, or empty"),
