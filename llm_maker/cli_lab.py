@@ -33,15 +33,29 @@ def backtest(
     config: ConfigFile = SHIPPED,
     home: Home = HERE,
     signals: Annotated[str, typer.Option(help="`none`, or a llm_decisions.jsonl whose signals are played again.")] = "none",
+    cassette: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Answers of models, recorded before, for the models of the config; free.")
+    ] = None,
+    ask: Annotated[
+        bool, typer.Option("--ask", help="Ask the models for what the cassette lacks, and record it; at most llm.daily_budget_usd.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Override `seed`.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a recorded tape through the strategy and the paper exchange, as fast as possible."""
     from llm_maker import lab
+    from llm_maker.llm.playback import Wanted
 
-    loaded, _ = load(config, overrides(seed=seed), home)
+    loaded, secrets = load(config, overrides(seed=seed), home)
+    if ask and cassette is None and loaded.llm.cassette is not None:
+        cassette = config.parent / Path(loaded.llm.cassette).expanduser()
+    if ask and cassette is None:
+        fail("--ask records what it paid for: it goes with --cassette FILE, or llm.cassette in the config", BAD_USAGE)
+    if cassette is not None and signals != "none":
+        fail(f"--signals {signals} and {'--ask' if ask else '--cassette'} exclude one another: one of them answers", BAD_USAGE)
+    play = None if cassette is None else Wanted(cassette, ask, secrets, config.parent)
     with faults(home):
-        result = lab.backtest(loaded, tape, home, signals, progress("backtest", as_json))
+        result = lab.backtest(loaded, tape, home, signals, progress("backtest", as_json), play)
     if as_json:
         print(json.dumps(result))
     else:

@@ -97,6 +97,7 @@ class StrategyConfig(Section):
     signal_smoothing: Ratio = 0.2
     signal_bias_beta: float = Field(default=0.0, ge=0, le=5)
     signal_expire_before_end_hours: Hours = 6.0
+    signal_full_weight: float = Field(default=0.15, gt=0, le=1)
     signal_disagreement: float = Field(default=1.0, gt=0, le=10)
     kelly: Ratio = 0.1
     kelly_measured: Ratio = 0.25

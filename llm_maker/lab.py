@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,19 @@ from llm_maker.core.engine import Engine, checkpoint, new_state
 from llm_maker.core.events import Started
 from llm_maker.core.state import Counts, Flows, State, Tally
 from llm_maker.core.values import usd
+from llm_maker.llm.build import NotAvailable
+from llm_maker.llm.cassette import CassetteError
+from llm_maker.llm.playback import Playback, Wanted
+from llm_maker.llm.playback import lines as playback_lines
 from llm_maker.port import Simulator
 from llm_maker.report import summary
 from llm_maker.runtime import replay as proof
+from llm_maker.runtime.clock import LiveClock
 from llm_maker.runtime.journal import Checkpoint
 from llm_maker.runtime.journal import files as journal_files
 from llm_maker.runtime.journal_writer import JournalLimits, JournalWriter
 from llm_maker.runtime.ledger import Ledger
+from llm_maker.runtime.line_log import iso
 from llm_maker.runtime.logs import Recorder
 from llm_maker.runtime.loop import Account, Session
 from llm_maker.runtime.rows import Scope
@@ -34,21 +41,72 @@ from llm_maker.runtime.universe import SelectedFeed
 from llm_maker.tuning import maker_params, to_params
 from llm_maker.universe import Universe
 from llm_maker.venues.paper.exchange import Exchange
+from llm_maker.venues.polymarket.data.wire import Wire
 from llm_maker.world import Refused, exchange_params, open_tape
 
 Progress = Callable[[int, int], None] | None
 _FLUSH_BYTES = 1 << 20
 
 
-def backtest(config: Config, tape: Path, home: Path, signals: str, progress: Progress = None) -> dict[str, Any]:
-    """A tape through strategy and paper exchange in virtual time; journal and logs under HOME/logs/backtest, made anew."""
+def backtest(
+    config: Config, tape: Path, home: Path, signals: str, progress: Progress = None, play: Wanted | None = None
+) -> dict[str, Any]:
+    """A tape through strategy and paper exchange in virtual time; journal and logs under HOME/logs/backtest, made anew.
+
+    `signals`: `none`, or a file of decisions; or `play`: the configured models, from a cassette.
+    """
+    assert play is None or signals == "none", "either decisions or models"
     decode_only = decode_speed(tape)
+    began = time.perf_counter()
+    opened = open_tape(tape, checked=True)
+    analyst = SignalsFile(Path(signals)) if signals != "none" else None
+    with _models(config, opened[0].header, play) as models:
+        result = _play(config, tape, opened, home, analyst, models, progress)
+        wall = time.perf_counter() - began
+        first_day = iso(result.pop("first_ns"))[:10]
+        return result | {
+            "signals_from": signals if models is None else f"{'models asked, and ' if play and play.ask else ''}cassette",
+            "llm": None if models is None else models.result(first_day),
+            "frames_per_second": round(result["frames"] / wall),
+            "decode_only_frames_per_second": round(decode_only),
+            "times_decode_only": round(decode_only * wall / result["frames"], 2),
+        }
+
+
+@contextlib.contextmanager
+def _models(config: Config, header: dict[str, Any], play: Wanted | None) -> Iterator[Playback | None]:
+    """The models of a backtest, made before anything of an earlier one is touched and closed whatever happens."""
+    if play is None:
+        yield None
+        return
+    rules = {one["condition_id"]: str(one.get("rules", "")) for one in header["instruments"]}
+    try:
+        models = Playback(config, play, lambda market: rules.get(market, ""), today=lambda: iso(LiveClock().now()))
+    except NotAvailable as error:
+        raise Refused(str(error)) from None
+    try:
+        yield models
+    except CassetteError as error:
+        raise OSError(str(error)) from None
+    finally:
+        models.close()
+
+
+def _play(
+    config: Config,
+    tape: Path,
+    opened: tuple[TapeReader, list[Any], Wire],
+    home: Path,
+    decisions: SignalsFile | None,
+    models: Playback | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """The run itself; its result with the tape's first moment."""
     # Only a tape that reads to its end may take the place of an earlier backtest.
     folder = home / "logs" / "backtest"
     if folder.exists():
         shutil.rmtree(folder)
-    began = time.perf_counter()
-    reader, instruments, wire = open_tape(tape, checked=True)
+    reader, instruments, wire = opened
     feed = TapeFeed(reader, instruments, wire)
     start = feed.next_ns()
     if start is None:
@@ -58,13 +116,12 @@ def backtest(config: Config, tape: Path, home: Path, signals: str, progress: Pro
         universe.judge(instrument, start)
     shown: Simulator = feed if all(c.chosen for c in universe.choices.values()) else SelectedFeed(feed, universe)
     exchange = Exchange(exchange_params(config))
-    simulators: list[Simulator] = [exchange]
-    if signals != "none":
-        simulators.append(SignalsFile(Path(signals)))
+    analyst = decisions if models is None else models.analyst
+    simulators: list[Simulator] = [exchange] if analyst is None else [exchange, analyst]
     timeline = Timeline([("", shown), *((config.account, s) for s in simulators), ("", Ticker(start))])
     strategy = STRATEGIES[config.strategy.name]
     params = to_params(config)
-    params = msgspec.structs.replace(params, slow=msgspec.structs.replace(params.slow, enabled=signals != "none"))
+    params = msgspec.structs.replace(params, slow=msgspec.structs.replace(params.slow, enabled=analyst is not None))
     state = new_state(config.account, params, strategy, maker_params(config), exchange.params.start_cash)
     engine = Engine(state, strategy)
     label = {"tape": tape.name, "exchange": msgspec.to_builtins(exchange.params), "build": __version__}
@@ -74,7 +131,8 @@ def backtest(config: Config, tape: Path, home: Path, signals: str, progress: Pro
         folder, config.account, lambda: Checkpoint(checkpoint(state), timeline.checkpoint(), label), limits=limits
     )
     scope = Scope("polymarket", "paper", f"backtest:{tape.name}", config.account)
-    recorder = Recorder(state, scope, None, folder, simulated=True)
+    facts = (lambda request_id: {}) if models is None else models.facts_of
+    recorder = Recorder(state, scope, None, folder, simulated=True, facts=facts)
     account = Account(engine, writer, recorder, simulators, durable=False)
     session = Session([account], timeline)
     before = summary.mark(state)
@@ -84,14 +142,13 @@ def backtest(config: Config, tape: Path, home: Path, signals: str, progress: Pro
         progress(1, 1)
     writer.close()
     recorder.close()
-    wall = time.perf_counter() - began
     return {
+        "first_ns": start,
         "mode": "backtest",
         "venue": "polymarket",
         "tape": tape.name,
         "simulated": False,
         "paper_money": True,
-        "signals_from": signals,
         "seed": config.seed,
         "frames": feed.frames,
         "malformed": sum(wire.malformed.values()),
@@ -104,9 +161,6 @@ def backtest(config: Config, tape: Path, home: Path, signals: str, progress: Pro
         "resolution_guard": _guard(state),
         "journal": str(writer.path),
         "journal_sha256": writer.hexdigest,
-        "frames_per_second": round(feed.frames / wall),
-        "decode_only_frames_per_second": round(decode_only),
-        "times_decode_only": round(decode_only * wall / feed.frames, 2),
         "clean_stop": account.stop is not None and account.stop.clean,
     }
 
@@ -159,7 +213,8 @@ def backtest_lines(result: dict[str, Any]) -> list[str]:
     if result["truncated"]:
         lines.append(f"the tape is cut short: {result['truncated']}")
     lines += [f"refused {name}: {n['episodes']:g}x, {n['seconds']:.0f}s" for name, n in result["refusals"].items()]
-    return lines + summary.closing_lines(result)
+    models = [] if result["llm"] is None else playback_lines(result["llm"], result["signals"])
+    return models + lines + summary.closing_lines(result)
 
 
 def replay(journal: Path, progress: Progress = None) -> dict[str, Any]:

@@ -142,6 +142,7 @@ def _signals(strategy: StrategyConfig) -> SignalParams:
         smoothing=strategy.signal_smoothing,
         bias_beta=strategy.signal_bias_beta,
         expire_before_end_ns=_ns(strategy.signal_expire_before_end_hours, 3_600),
+        full_weight=strategy.signal_full_weight,
         disagreement_logit=strategy.signal_disagreement,
         kelly_ratio=strategy.kelly,
         kelly_measured_ratio=strategy.kelly_measured,

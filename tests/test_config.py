@@ -392,6 +392,7 @@ CONVERSIONS: list[tuple[str, object, str, object]] = [
     ("llm.timeout_seconds", 60.5, "slow.answer_timeout_ns", 65_500_000_000),
     ("llm.fill_gap_seconds", 7, "slow.fill_gap_ns", 7_000_000_000),
     ("llm.portfolio", True, "slow.whole", True),
+    ("strategy.signal_full_weight", 0.3, "signals.full_weight", 0.3),
     ("strategy.signal_disagreement", 0.7, "signals.disagreement_logit", 0.7),
     ("strategy.kelly", 0.2, "signals.kelly_ratio", 0.2),
     ("strategy.kelly_measured", 0.3, "signals.kelly_measured_ratio", 0.3),

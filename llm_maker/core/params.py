@@ -117,6 +117,8 @@ class SignalParams(msgspec.Struct, frozen=True, kw_only=True):
     bias_beta: float = 0.0
     """Logit move per unit of bias and confidence when no p_yes is given; starts at 0, not at a guess."""
     expire_before_end_ns: int = 6 * 3_600 * NS_PER_S
+    full_weight: float = 0.15
+    """From this weight on an opinion moves the position by its whole base x multiplier; below it, by its share of that."""
     disagreement_logit: float = 1.0
     """Models this far apart (standard deviation of log-odds) or further: half the size, half as much again of spread."""
     kelly_ratio: float = 0.1

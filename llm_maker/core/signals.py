@@ -37,6 +37,8 @@ class Opinion(msgspec.Struct):
     """The signal's own disagreement, unsmoothed; for the log."""
     target_net: int | None
     """The position it asks for, quantity units; None when it may not."""
+    from_net: int = 0
+    """The position when it was accepted."""
 
 
 class Remembered(msgspec.Struct, frozen=True, array_like=True):
@@ -75,6 +77,13 @@ class SlowLoop(msgspec.Struct):
     probe_gap_ns: int = 0
     answered_ns: int = 0
     said_empty: bool = False
+
+
+def _earned_target(opinion: Opinion, earned: float) -> int | None:
+    """As much of the way to the wanted position as its weight has earned; an exit is wanted whole."""
+    if opinion.target_net is None or opinion.signal.action is Action.EXIT:
+        return opinion.target_net
+    return opinion.from_net + round(earned * (opinion.target_net - opinion.from_net))
 
 
 def market_x(instrument: Instrument, price: float) -> float:
@@ -139,6 +148,7 @@ def accept(
         d0=d0,
         raw_d=raw,
         target_net=_target(signal, net, sizes, params, allotted),
+        from_net=net,
     )
     return Verdict(opinion)
 
@@ -231,13 +241,15 @@ def view(opinion: Opinion | None, instrument: Instrument, mid: float, weight: fl
     risky = signal.risk_level is Grade.HIGH
     doubt = 0.5 * min(1.0, signal.disagreement / params.disagreement_logit)
     age = now - opinion.received_ns
-    faded = min(weight, params.max_weight) * 0.5 ** (age / params.half_life_ns)
+    weight = min(weight, params.max_weight)
+    earned = min(1.0, weight / params.full_weight)
+    faded = weight * 0.5 ** (age / params.half_life_ns)
     d = remaining(opinion, market_x(instrument, mid)) if mid > 0 else 0.0
     return View(
         shift=faded * d,
-        size_ratio=size_multiplier(signal.confidence, params) * (0.5 if risky else 1.0) * (1.0 - doubt),
+        size_ratio=(1.0 + earned * (size_multiplier(signal.confidence, params) - 1.0)) * (0.5 if risky else 1.0) * (1.0 - doubt),
         widen=(1.5 if risky else 1.0) * (1.0 + doubt),
-        target_net=opinion.target_net,
+        target_net=_earned_target(opinion, earned),
         exit=signal.action is Action.EXIT,
         silent=params.rule == "seed" and not sure,
         bias=bias_sign(signal.directional_bias) if sure else 0,

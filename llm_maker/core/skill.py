@@ -38,6 +38,8 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     bias: int
     x_market: float
     """The market's log-odds at that moment."""
+    d: float | None = None
+    """The disagreement that the core went by, smoothed over earlier ones; None: it was another's word, or refused."""
     later: dict[int, float] = {}
     """Horizon in seconds -> the market's log-odds then."""
     outcome: float | None = None

@@ -1,7 +1,7 @@
 """The real analyst in virtual time: the same limits, retries, pool and budget, driven by market time instead of the wall.
 
 For backtests and simulations. A loop of its own, whose clock jumps to the next timer instead of waiting, runs one cycle to its end
-whenever the core asks; the answer is due as much later in market time as the cycle took in the loop's.
+whenever the core asks; the answer is due as much later in market time as the cycle took in the loop's. Knows no file and no config.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import selectors
 import threading
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent import futures
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,13 +21,26 @@ from llm_maker.core.commands import Command, RequestSignals
 from llm_maker.core.events import Event, SignalsFailed, SignalsReceived, SignalsSkipped
 from llm_maker.core.values import NS_PER_S
 from llm_maker.llm.analyst import Analyst, DecisionFacts
-from llm_maker.llm.providers import Completion, Found, Model
+from llm_maker.llm.budget import RateLimit
+from llm_maker.llm.providers import Completion, Found, Model, ProviderError
 
 T = TypeVar("T")
 
+_GRACE_S = 5.0
+"""Beyond its deadline a real call is waited for so long; then it is left behind."""
+_MAX_PATIENCE_S = 120.0
+"""Of the wall, when a server asks for it."""
+
+
+class Deadlock(RuntimeError):
+    """Every task waits for something that no timer brings."""
+
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop that never waits: where nothing is ready, its clock moves to the next timer. No sockets in it."""
+    """An event loop that never waits: where nothing is ready, its clock moves to the next timer. For timers and tasks alone.
+
+    A socket or another thread would be overtaken by the clock. Where no timer is left, `Deadlock` is raised.
+    """
 
     def __init__(self) -> None:
         self._seconds = 0.0
@@ -44,31 +59,49 @@ class _Jump(selectors.SelectSelector):
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        assert timeout is not None, "a virtual loop with nothing to wait for would wait for ever"
+        if timeout is None:
+            raise Deadlock("nothing is ready and nothing is timed: this would wait for ever")
         if timeout > 0:
             self._loop.jump(timeout)
         return super().select(0)
 
 
 class VirtualTime:
-    """The clock and the sleep to make an `Analyst` and its members with, when it is to be driven here."""
+    """The clock and the loop for an `Analyst` and its members that are to be driven here; their sleep is `asyncio.sleep`."""
 
     def __init__(self) -> None:
         self.loop = VirtualLoop()
-        self._base_ns, self._base_s = 0, 0.0
+        self._base_ns: int | None = None
+        self._base_s = 0.0
 
     def clock(self) -> int:
-        """Market ns: where the last question stood, and what the loop has jumped since."""
-        return self._base_ns + round((self.loop.time() - self._base_s) * NS_PER_S)
+        """Market ns: where the last question stood, and what the loop has jumped since; 0 before the first."""
+        return (self._base_ns or 0) + round((self.loop.time() - self._base_s) * NS_PER_S)
 
     def at(self, now: int) -> None:
-        """A question stands at this market time."""
-        self._base_ns, self._base_s = now, self.loop.time()
+        """Market time has come to `now`: what is still under way goes on until then. The clock never steps back."""
+        gap_s = (now - self.clock()) / NS_PER_S
+        if self._base_ns is not None and gap_s > 0:
+            if asyncio.all_tasks(self.loop):
+                self.run(asyncio.sleep(gap_s))
+            else:
+                self.loop.jump(gap_s)
+        self._base_ns = now if self._base_ns is None else max(now, self.clock())
+        self._base_s = self.loop.time()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """To its end, in no time."""
         return self.loop.run_until_complete(work)
 
     def close(self) -> None:
+        """What is still under way is cancelled."""
+        left = asyncio.all_tasks(self.loop)
+        for task in left:
+            task.cancel()
+        if left:
+            with contextlib.suppress(Deadlock):  # one that would not be cancelled is given up
+                self.run(asyncio.wait_for(asyncio.wait(left), _GRACE_S))
+        self.run(self.loop.shutdown_asyncgens())
         self.loop.close()
 
 
@@ -78,7 +111,10 @@ class _Due(msgspec.Struct):
 
 
 class OfflineAnalyst:
-    """A `port.Simulator` around an analyst made with `time.clock` and `asyncio.sleep`; `record` hears the facts of each cycle."""
+    """A `port.Simulator` around an analyst made with `time.clock` and `asyncio.sleep`; `record` hears the facts of each cycle.
+
+    A question that comes while the cycle before it would still be running is taken up when that has ended.
+    """
 
     name = "llm"
 
@@ -118,40 +154,93 @@ class OfflineAnalyst:
 class Outside:
     """A real model for an analyst in virtual time: its call runs in a thread with a loop of its own while market time stands.
 
-    The caller is then made to sleep, in virtual time, for as long as the call took.
+    The caller is then made to sleep, in virtual time, for as long as the call took, to the microsecond. Market time passes faster
+    than the wall's: `rate`, and what the server asks for, are kept by the wall too, which no answer's latency shows.
     """
 
-    def __init__(self, make: Callable[[], Model], clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Model],
+        clock: Callable[[], int],
+        *,
+        rate: RateLimit | None = None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
         """`make` is called in the thread, so that the client belongs to its loop; `clock`: ns that never step back."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="model", daemon=True)
         self._thread.start()
-        self._clock = clock
-        self._model = self._wait(_made(make))
+        self._clock, self._rate, self._pause, self._not_before = clock, rate, pause, 0
+        try:
+            self._model = asyncio.run_coroutine_threadsafe(_made(make), self._loop).result()
+        except BaseException:
+            self._end()
+            raise
         self.provider, self.model = self._model.provider, self._model.model
 
     async def complete(self, system: str, user: str, schema: dict[str, Any], deadline_s: float) -> Completion:
-        return await self._timed(self._model.complete(system, user, schema, deadline_s))
+        return await self._timed(lambda: self._model.complete(system, user, schema, deadline_s), deadline_s)
 
     async def search(self, system: str, user: str, deadline_s: float) -> Found:
-        return await self._timed(self._model.search(system, user, deadline_s))
+        return await self._timed(lambda: self._model.search(system, user, deadline_s), deadline_s)
 
     async def close(self) -> None:
-        with contextlib.suppress(RuntimeError):  # closed twice
-            self._wait(self._model.close())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(5.0)
+        """The client, its loop and its thread; may be called again."""
+        if self._thread.is_alive():
+            closing = asyncio.run_coroutine_threadsafe(self._model.close(), self._loop)
+            futures.wait([closing], _GRACE_S)
+            self._end()
 
-    async def _timed(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _timed(self, call: Callable[[], Awaitable[T]], deadline_s: float) -> T:
+        self._keep_pace()
         began = self._clock()
+        work = asyncio.run_coroutine_threadsafe(_awaited(call), self._loop)
+        futures.wait([work], deadline_s + _GRACE_S)
+        took_s = round((self._clock() - began) / NS_PER_S, 6)
+        await asyncio.sleep(min(took_s, deadline_s))
+        if not work.done():
+            work.cancel()
+            raise ProviderError("timeout", f"no answer within {deadline_s:.1f} s", maybe_billed=True)
         try:
-            return self._wait(work)
-        finally:
-            await asyncio.sleep((self._clock() - began) / NS_PER_S)
+            answer = work.result()
+        except ProviderError as error:
+            patience_s = min(error.retry_after_s or 0.0, _MAX_PATIENCE_S)
+            self._not_before = self._clock() + int(max(0.0, patience_s) * NS_PER_S)
+            raise
+        if took_s > deadline_s:
+            usage = answer.usage if isinstance(answer, Completion | Found) else None
+            raise ProviderError("timeout", f"no answer within {deadline_s:.1f} s", maybe_billed=True, usage=usage)
+        return answer
 
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    def _keep_pace(self) -> None:
+        now = self._clock()
+        wait_ns = max(self._not_before - now, self._rate.wait_ns(now) if self._rate is not None else 0)
+        if wait_ns > 0:
+            self._pause(wait_ns / NS_PER_S)
+        if self._rate is not None:
+            self._rate.take(self._clock())
+
+    def _end(self) -> None:
+        """What is still under way is cancelled; a thread that will not end is a daemon's."""
+        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).add_done_callback(
+            lambda _: self._loop.call_soon_threadsafe(self._loop.stop)
+        )
+        self._thread.join(_GRACE_S)
+        if not self._thread.is_alive():
+            self._loop.close()
 
 
 async def _made(make: Callable[[], Model]) -> Model:
     return make()
+
+
+async def _awaited(call: Callable[[], Awaitable[T]]) -> T:
+    return await call()
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=1.0)

@@ -36,9 +36,14 @@ class Prompt(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """What a recorded answer is found by: SHA-256, in hex, over all that is sent."""
-        sent = json.dumps([self.system, self.user, self.schema], ensure_ascii=False, separators=(",", ":"))
-        return hashlib.sha256(sent.encode()).hexdigest()
+        """What a recorded answer is found by."""
+        return key_of(self.system, self.user, self.schema)
+
+
+def key_of(system: str, user: str, schema: dict[str, Any]) -> str:
+    """SHA-256, in hex, over all that is sent: one word more or less is another question."""
+    sent = json.dumps([system, user, schema], ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(sent.encode()).hexdigest()
 
 
 def render(

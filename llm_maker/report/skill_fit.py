@@ -33,7 +33,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """How much proof is asked for. The defaults are those of paper; live has `prior_weight` 0 and `gate`.
 
     `horizon_s`, one of `HORIZONS_S`: when the market is looked at again. An hour is the short end of how long a position is held,
-    and sees skill best: on the simulated venue six hours show up to twice the slope with three to five times the error
+    and sees skill best: on the simulated venue six hours show about twice the slope with nearly five times the error
     (`python -m benchmarks.skill`). The price of it is caution: what takes longer than an hour to reach the price is not counted.
     """
 
@@ -192,12 +192,14 @@ def _interval(slope: Slope) -> str:
 
 
 def _disagreement(scales: Mapping[str, tuple[float, float]], halves: tuple[Knots, Knots]) -> Callable[[Forecast], float]:
-    """d of a forecast: calibrated log-odds less the market's, or of a bare bias the mean move after it.
+    """d of a forecast: as it was used, else calibrated log-odds less the market's, or of a bare bias the mean move after it.
 
     That mean is of the other half of the days (even, odd), for a forecast must not be judged by a number made of itself.
     """
 
     def d(f: Forecast) -> float:
+        if f.d is not None:
+            return f.d  # the weight is measured on what it will multiply
         if f.p_yes is None:
             return f.bias * at(halves[1 - f.ts // _DAY_NS % 2], f.confidence, 0.0)
         alpha, beta = scales.get(f.category, scales.get("", platt.IDENTITY))

@@ -1,6 +1,7 @@
 """How far later prices went the way a model said: a slope through zero, its interval by event and day, and its shapes.
 
-Rows are (disagreement d, later move y) in log-odds. Knows no model and no rule of what a slope is worth.
+Rows are (disagreement d, later move y) in log-odds, or what comes to the same for small moves. Knows no model and no rule of
+what a slope is worth.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from statistics import NormalDist
 import msgspec
 
 from llm_maker.core.skill import Forecast
-from llm_maker.core.values import NS_PER_S
+from llm_maker.core.values import NS_PER_S, expit
 
 UNBOUNDED = 1_000.0
 """What stands for infinity in an interval: nothing is known; JSON has no other word for it."""
@@ -63,9 +64,19 @@ def rows(forecasts: Iterable[Forecast], horizon_s: int, disagreement: Callable[[
         if d is None or later is None or not abs(later) <= MAX_X:
             continue
         event_day = (f.event_id or f.instrument, f.ts // _DAY_NS)
-        found.append(Row(d, later - f.x_market, 1.0, event_day, (f.instrument, f.ts // span_ns), f.ts, f.confidence))
+        found.append(Row(d, _move(f.x_market, later), 1.0, event_day, (f.instrument, f.ts // span_ns), f.ts, f.confidence))
     sharing = Counter(row.block for row in found)
     return [msgspec.structs.replace(row, weight=1.0 / sharing[row.block]) for row in found]
+
+
+def _move(x: float, later: float) -> float:
+    """The change of the price over p (1 - p): for a small move that of the log-odds, and fair for a large one.
+
+    A fair price is a martingale and its log-odds are not: on the way to 0 or 1 they run away from 1/2, and a model that only
+    exaggerates the market would seem to have known.
+    """
+    p = expit(x)
+    return (expit(later) - p) / (p * (1.0 - p))
 
 
 def through_zero(sample: Sequence[Row]) -> Slope:

@@ -135,5 +135,12 @@ def _row(e_: e.SignalsReceived, signal: Signal, market: Market, model: str, role
         confidence=signal.confidence,
         bias=bias_sign(signal.directional_bias),
         x_market=market_x(instrument, market.mark),
+        d=_used(e_, signal, market) if role == "used" else None,
         simulated=e_.simulated,
     )
+
+
+def _used(e_: e.SignalsReceived, signal: Signal, market: Market) -> float | None:
+    """The disagreement that the core took from this signal; None: it refused it."""
+    opinion = market.opinion
+    return opinion.d0 if opinion is not None and opinion.decision_id == e_.decision_id and opinion.signal == signal else None

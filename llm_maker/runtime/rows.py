@@ -138,6 +138,7 @@ class ForecastRow(Row, frozen=True, kw_only=True):
     confidence: float
     bias: int
     x_market: float
+    d: float | None
     simulated: bool
 
 
@@ -220,7 +221,7 @@ CREATE VIEW equity AS SELECT id, {_TIME} AS time, {_BOT} AS bot_name, equity / 1
 _SCHEMA_2 = f"""
 CREATE TABLE forecasts ({_KEY}, decision_id TEXT NOT NULL, model TEXT NOT NULL, role TEXT NOT NULL,
   prompt_version TEXT NOT NULL, instrument TEXT NOT NULL, category TEXT NOT NULL, event_id TEXT NOT NULL, p_yes REAL,
-  confidence REAL NOT NULL, bias INTEGER NOT NULL, x_market REAL NOT NULL, simulated INTEGER NOT NULL, {_UNIQUE});
+  confidence REAL NOT NULL, bias INTEGER NOT NULL, x_market REAL NOT NULL, d REAL, simulated INTEGER NOT NULL, {_UNIQUE});
 CREATE INDEX forecasts_by_time ON forecasts (ts);
 CREATE TABLE forecast_marks ({_KEY}, decision_id TEXT NOT NULL, instrument TEXT NOT NULL, horizon_s INTEGER NOT NULL,
   x_market REAL NOT NULL, {_UNIQUE});

@@ -270,7 +270,7 @@ def test_an_answer_told_twice_counts_once():
 def test_a_late_answer_does_not_answer_the_next_question():
     rig = slow(binary("a"))
     old = first(rig)
-    (new,) = asked(rig.run(110))
+    (new,) = asked(rig.run(50))
     answer(rig, old)
     assert rig.state.slow.pending == new.request_id != old.request_id and rig.market("a").opinion is None
 
@@ -288,7 +288,7 @@ def test_an_answer_without_signals_is_an_answer():
 def test_no_answer_in_time_is_a_failure():
     rig = slow(binary("a"))
     first(rig)
-    out = rig.run(59)
+    out = rig.run(40)
     assert rig.state.slow.failures == 0
     out = rig.run(3)
     assert rig.state.slow.failures == 1 and "no answer in time" in notices(out, "llm_failed")[0].text

@@ -193,3 +193,23 @@ def test_a_doubtful_exit_is_obeyed_without_crossing():
     rig.run(900)
     sells = [c for c in rig.log if type(c).__name__ == "PlaceOrder"]
     assert sells and all(c.post_only for c in sells)
+
+
+@pytest.mark.parametrize(("weight", "part"), [(0.5, 1.0), (0.15, 1.0), (0.075, 0.5), (0.015, 0.1)])
+def test_a_small_weight_moves_positions_and_sizes_by_its_share(weight, part):
+    rig = rig_of(prior_weight=0.0)
+    rig.hold(Side.BUY, 5000, 10 * SHARE)
+    rig.send(ev.WeightUpdated("gpt", "", Skill(weight=weight)))
+    rig.advise(advice("buy_yes", 1.0, "bullish", p_yes=0.9))
+    whole = rig.market().opinion.target_net - 10 * SHARE
+    assert whole == 75 * SHARE
+    view = opinion_of(rig)
+    assert view.target_net == pytest.approx(10 * SHARE + part * whole, abs=1)
+    assert view.size_ratio == pytest.approx(1.0 + part * 0.5)
+
+
+def test_an_exit_is_wanted_whole_whatever_the_weight():
+    rig = rig_of(prior_weight=0.001)
+    rig.hold(Side.BUY, 5000, 50 * SHARE)
+    rig.advise(advice("exit", 0.9, "bearish", p_yes=0.2))
+    assert opinion_of(rig).target_net == 0 and opinion_of(rig).exit

@@ -239,8 +239,34 @@ def test_what_was_told_is_not_calibrated_again_and_a_members_words_are():
     assert told.platt == platt.IDENTITY and words.platt[1] < 0.6
     assert told.outcomes == words.outcomes == 400 and told.brier == words.brier, "the stated ones are scored"
     by_hand = [logit(here.calibrated(f.p_yes)) - f.x_market for f in shouting]
-    moves = [0.5 - f.x_market for f in shouting]
+    prices = [expit(f.x_market) for f in shouting]
+    moves = [(expit(0.5) - p) / (p * (1 - p)) for p in prices]
     assert words.slope == pytest.approx(sum(d * y for d, y in zip(by_hand, moves, strict=True)) / sum(d * d for d in by_hand))
+
+
+def test_a_model_that_only_exaggerates_the_market_has_no_skill():
+    """Fair prices that jump to their end: in log-odds they run away from 1/2, and to say so is no knowledge."""
+    dice = Random(11)
+    found = []
+    for n in range(4_000):
+        x = dice.gauss(0.0, 1.0)
+        end = 5.0 if dice.random() < expit(x) else -5.0
+        later = end if dice.random() < 0.3 else x
+        found.append(forecast(instrument=f"q{n}", p_yes=expit(2.0 * x), x_market=x, later={3_600: later}, ts=NOW - DAY + n))
+    skill = measure(found, now_ns=NOW, rules=RULES)[M]
+    assert skill.slope_low < 0.0 < skill.slope_high and abs(skill.slope) < 0.05, "seed 11"
+
+
+def test_the_weight_is_measured_on_the_disagreement_it_multiplies():
+    dice = Random(12)
+    raw = []
+    for n in range(600):
+        d, x = dice.gauss(0.0, 0.4), dice.gauss(0.0, 0.5)
+        later = x + 0.02 * d + dice.gauss(0.0, 0.01)
+        raw.append(forecast(instrument=f"q{n}", p_yes=expit(x + d), x_market=x, later={3_600: later}, ts=NOW - DAY + n))
+    smoothed = [msgspec.structs.replace(f, role="used", d=0.2 * (logit(f.p_yes) - f.x_market)) for f in raw]
+    bare, used = (measure(sample, now_ns=NOW, rules=RULES)[M].slope for sample in (raw, smoothed))
+    assert used == pytest.approx(5.0 * bare), "seed 12"
 
 
 # Against outcomes.

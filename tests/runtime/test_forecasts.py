@@ -62,6 +62,7 @@ def test_an_opinion_is_kept_with_the_market_of_its_moment(desk):
     assert (told.model, told.role, told.p_yes, told.confidence, told.bias) == ("gpt", "used", 0.6, 0.8, 1)
     assert told.x_market == logit(0.5) and told.category == "weather" and told.event_id == "e"
     assert told.later == {} and told.outcome is None and told.ts == desk.rig.now
+    assert told.d == desk.rig.market().opinion.d0 != 0
 
 
 def test_each_members_own_word_is_kept_beside_what_was_used(desk):
