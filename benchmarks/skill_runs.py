@@ -11,11 +11,11 @@ from collections.abc import Callable
 import msgspec
 
 from llm_maker.config import Config
-from llm_maker.core.advice import MemberAnswer
+from llm_maker.core.advice import MemberAnswer, Signal
 from llm_maker.core.commands import AnyCommand, Command, RequestSignals
 from llm_maker.core.engine import Engine, new_state
 from llm_maker.core.events import Event, OrderFilled, SignalsReceived, Started, Tick, WeightUpdated
-from llm_maker.core.signals import bias_sign, market_x
+from llm_maker.core.signals import Opinion, accept, bias_sign, market_x
 from llm_maker.core.skill import HORIZONS_S, Forecast, Skill
 from llm_maker.core.state import State
 from llm_maker.core.values import NS_PER_S, expit, usd
@@ -125,6 +125,7 @@ class Witness:
         self.truths: dict[str, float] = {}
         """Forecast -> the true log-odds at its moment."""
         self._sample_ns = 0
+        self._opinions: dict[tuple[str, str], Opinion] = {}
 
     def record(self, seq: int, ts: int, event: Event, commands: list[AnyCommand]) -> None:
         if isinstance(event, Tick):
@@ -159,11 +160,26 @@ class Witness:
                     confidence=signal.confidence,
                     bias=bias_sign(signal.directional_bias),
                     x_market=market_x(market.instrument, market.mark),
+                    d=self._smoothed(ts, event.decision_id, member.model, signal),
                     prompt_version=member.prompt_version,
                     simulated=True,
                 )
                 self._forecasts.append(forecast)
                 self.truths[moment(forecast)] = self.truth(signal.market_id)
+
+    def _smoothed(self, ts: int, decision: str, model: str, signal: Signal) -> float | None:
+        """The disagreement that the core would go by if this member were the only one; None: it would refuse it."""
+        market = self._state.markets[signal.market_id]
+        if market.book.mid is None:
+            return None
+        params, key = self._state.params.signals, (model, signal.market_id)
+        verdict = accept(
+            signal, self._opinions.get(key), market.instrument, market.book.mid, 0, (0, 0), params, ts, (decision, model)
+        )
+        if verdict.opinion is None:
+            return None
+        self._opinions[key] = verdict.opinion
+        return verdict.opinion.d0
 
     def forecasts(self) -> list[Forecast]:
         """With what the market said later, where the run lasted until then."""

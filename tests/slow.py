@@ -47,7 +47,11 @@ class Run:
 
     def events(self, kind: type[Any]) -> list[Any]:
         """Of the journal, in order."""
-        entries = (entry for path in files(self.daemon.account.journal.path.parent, self.daemon.config.account) for entry in JournalReader(path))
+        entries = (
+            entry
+            for path in files(self.daemon.account.journal.path.parent, self.daemon.config.account)
+            for entry in JournalReader(path)
+        )
         return [entry.event for entry in entries if isinstance(entry.event, kind)]
 
     def kept(self, key: str) -> Any:
@@ -81,9 +85,7 @@ async def play(
     on_idle: Callable[[], None] = lambda: None,
 ) -> Run:
     """Run to the end of `until` market seconds, proved clean."""
-    daemon = app.Daemon(
-        load(None, {}, overrides), Secrets(secrets), home, app.Options(speed=speed, until=until), lambda line: None
-    )
+    daemon = app.Daemon(load(None, {}, overrides), Secrets(secrets), home, app.Options(speed=speed, until=until), lambda line: None)
     try:
         assert await asyncio.wait_for(daemon.run(on_idle), 90)
     finally:

@@ -58,7 +58,8 @@ async def test_each_wire_decides_and_the_files_tell_it(tmp_path: Path, provider:
     shown = json.loads(text)
     assert text.count("\n") > 20 and shown["prompt_version"] == events[-1].prompt_version
     assert {market["market_id"] for market in shown["markets"]} <= set(run.daemon.state.markets) and shown["markets"]
-    assert all("SIM-" not in seen.user + seen.system for seen in server.seen)
+    fenced = f"{OPEN}[^{CLOSE}]*{CLOSE}"
+    assert all("SIM-" not in re.sub(fenced, "", seen.user + seen.system) for seen in server.seen), "but in their own titles"
 
 
 async def test_an_ensemble_goes_on_without_the_one_that_fails(tmp_path: Path):
@@ -81,7 +82,7 @@ async def test_an_ensemble_goes_on_without_the_one_that_fails(tmp_path: Path):
             "openai": (True, 0.5), "anthropic": (True, 0.5), "gemini": (False, 0.0),
         }  # fmt: skip
         assert {s["p_yes"] for s in members["openai"]["signals"]} == {0.7} and members["gemini"]["signals"] == []
-        assert line["cost_usd"] == pytest.approx(sum(m["cost_usd"] for m in members.values())) and line["cost_usd"] > 0
+        assert line["cost_usd"] == pytest.approx(sum(m["cost_usd"] for m in members.values()), abs=3e-6) and line["cost_usd"] > 0
     assert lines[0]["members"][2]["outcome"] == "overload" and lines[-1]["members"][2]["outcome"] == "open", "then left alone"
     left_out = [text for text in run.said if "gemini" in text and "left out" in text]
     assert len(left_out) == 1 and "overload" in left_out[0], "said once, not at every cycle"
@@ -98,13 +99,14 @@ async def test_an_ensemble_goes_on_without_the_one_that_fails(tmp_path: Path):
 
 
 async def test_the_reserve_steps_in_and_steps_back(tmp_path: Path):
-    down = iter(["500"] * 4 + ["ok"] * 1_000)
+    down = iter(["500"] * 2 + ["ok"] * 1_000)
     async with ModelServer(fault=lambda seen: next(down) if seen.wire == "messages" else None) as server:
         overrides = single("anthropic", server) | {"llm.reserve": [named("deepseek", server)]}
-        run = await play(tmp_path, OFTEN | overrides, until=160.0, speed=60.0)
+        run = await play(tmp_path, OFTEN | overrides, until=120.0)
     assert server.violations == []
     models = [line["model"] for line in run.answered]
-    assert models[:2] == ["deepseek/deepseek-flash"] * 2 and models[-1] == "anthropic/claude-haiku-5-5"
+    assert models[0] == "deepseek/deepseek-flash" and set(models[1:]) == {"anthropic/claude-haiku-5-5"}
+    assert [member["outcome"] for member in run.answered[0]["members"]] == ["overload", "ok"]
     assert not run.events(SignalsFailed) and run.daemon.state.counts.fallbacks == 0
     turns = [text.split(":")[0] for text in run.said if "stands in" in text]
     assert turns == ["deepseek/deepseek-flash stands in", "nobody stands in any more"]
@@ -112,9 +114,8 @@ async def test_the_reserve_steps_in_and_steps_back(tmp_path: Path):
 
 async def test_a_vote_is_counted_and_the_probabilities_are_left_out(tmp_path: Path):
     for_it = {"action": "buy_yes", "confidence": 0.9, "p_yes": 0.97, "p_low": 0.95, "p_high": 0.99, "risk_level": "low"}
-    brain = saying(
-        **{"gpt": for_it, "claude": for_it, "deepseek": {"action": "hold", "p_yes": 0.4, "directional_bias": "bearish"}}
-    )
+    against = {"action": "hold", "p_yes": 0.4, "p_low": 0.3, "directional_bias": "bearish"}
+    brain = saying(gpt=for_it, claude=for_it, deepseek=against)
     async with ModelServer(answer=brain) as server:
         three = [named(provider, server) for provider in ("openai", "anthropic", "deepseek")]
         run = await play(tmp_path, {"llm.ensemble": three, "llm.ensemble_mode": "vote", "strategy.signal_bias_beta": 1.0})
@@ -131,24 +132,26 @@ async def test_shares_of_the_capital_reach_the_targets_within_their_bounds(tmp_p
     async with ModelServer(answer=brain) as server:
         run = await play(tmp_path, single("openai", server) | {"llm.portfolio": True, "strategy.max_position_size": 100.0})
     assert all("share" in json.dumps(seen.schema) for seen in server.seen) and server.violations == []
-    first = run.events(SignalsReceived)[0]
-    assert first.prompt_version.endswith("-portfolio")
-    assert [s.share for s in first.signals[:3]] == [0.5, 0.5, 0.0], "together at most 1"
-    state = run.daemon.state
-    targets = {s.market_id: state.markets[s.market_id].opinion for s in first.signals}
-    shares = {i: o.target_net / 10 ** state.markets[i].instrument.qty_decimals for i, o in targets.items() if o is not None}
-    wanted = {s.market_id for s in first.signals if s.share}
-    assert wanted and all(0 < shares[i] <= 100.0 for i in wanted), "no more than a position may be"
-    assert all(shares[i] <= max(0, run.daemon.state.markets[i].position.net) for i in shares if i not in wanted)
-    handles = len(server.seen[0].handles)
-    assert all(len(seen.handles) >= handles for seen in server.seen), "each call sees the whole portfolio"
+    answers = run.events(SignalsReceived)
+    assert {event.prompt_version.endswith("-portfolio") for event in answers} == {True}
+    last = answers[-1].signals
+    assert [s.share for s in last] == [0.5, 0.5] + [0.0] * (len(last) - 2) and len(last) > 2, "together at most 1"
+    markets = run.daemon.state.markets
+    targets = {s.market_id: markets[s.market_id].opinion.target_net for s in last}
+    for i, target in targets.items():
+        most = 100 * 10 ** markets[i].instrument.qty_decimals if i in {s.market_id for s in last[:2]} else 0
+        held = max(0, markets[i].position.net)
+        assert target <= max(most, held), "no more than a position may be, and nothing where no share was given"
+    assert all(targets[s.market_id] > 0 for s in last[:2])
 
 
 async def test_the_blind_arm_and_a_persons_own_words(tmp_path: Path):
     calm = tmp_path / "prompts" / "calm"
     calm.mkdir(parents=True)
     (calm / "system.txt").write_text("You are the calmest forecaster of Bergen.\n\n$contract\n")
-    (calm / "market.txt").write_text("[$handle]\n$question\nNow: $price\nBefore: $trend\nBook: $book\nOurs: $own_quotes\nThen: $past\n")
+    (calm / "market.txt").write_text(
+        "[$handle]\n$question\nNow: $price\nBefore: $trend\nBook: $book\nOurs: $own_quotes\nThen: $past\n"
+    )
     own = {"llm.prompts_dir": "prompts", "llm.prompts": ["calm"], "llm.show_price": False}
     async with ModelServer() as server:
         run = await play(tmp_path, OFTEN | own | single("openai", server))
@@ -189,7 +192,7 @@ async def scouted(home: Path, monkeypatch: pytest.MonkeyPatch, provider: str) ->
     assert server.violations == []
     searches = [seen for seen in server.seen if seen.search_tools]
     asked = [seen for seen in server.seen if not seen.search_tools]
-    assert searches and not any("M1" in s.user or "SIM-" in s.user or "price" in s.user for s in searches)
+    assert searches and not any(re.search(r"\[M1\]|yes_price|\bposition\b", s.user + s.system) for s in searches)
     lines = run.lines("news")
     assert {line["outcome"] for line in lines} == {"ok"} and len(lines) == len(searches)
     assert {line["market_id"] for line in lines} <= set(run.daemon.state.markets)
