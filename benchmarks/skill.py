@@ -35,7 +35,7 @@ from benchmarks.skill_runs import DAY_NS, SKILLS, Lesson, Plan, Result, learn, m
 from llm_maker.core.skill import HORIZONS_S, Forecast, Skill, skill_key
 from llm_maker.core.values import logit
 from llm_maker.report.skill_fit import Rules, measure
-from llm_maker.report.slope import rows, through_zero
+from llm_maker.report.slope import REFERENCE_S, rows, through_zero
 
 PRIOR = 0.15
 PUBLISHED = {
@@ -156,12 +156,17 @@ def learned(plan: Plan, store: Store, regime: str) -> list[Learned]:
     for r2 in plan.skills:
         model = f"simulated(R2={r2:.2f})"
         own = [f for f in forecasts if f.model == model]
-        told = [msgspec.structs.replace(f, later={plan.horizon_s: truths[moment(f)]}) for f in own]
+        told = [msgspec.structs.replace(f, later={REFERENCE_S: f.x_market, plan.horizon_s: truths[moment(f)]}) for f in own]
         true = through_zero(rows(told, plan.horizon_s, _plain))
-        horizons = {h: through_zero(rows(own, h, _plain)) for h in HORIZONS_S}
+        horizons = {h: through_zero(rows(own, h, _smoothed)) for h in HORIZONS_S if h > REFERENCE_S}
         by_horizon = {h: (s.slope, s.low, s.high) for h, s in horizons.items() if s.event_days}
         found.append(Learned(r2, skills[skill_key(model, "")], true.slope, true.low, true.high, by_horizon))
     return found
+
+
+def _smoothed(f: Forecast) -> float | None:
+    """The disagreement that the weight multiplies."""
+    return f.d
 
 
 def _plain(f: Forecast) -> float | None:

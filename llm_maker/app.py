@@ -166,7 +166,8 @@ class Daemon:
             feed=live.feed if live else None,
             seq=back.seq,
         )
-        self.session = Session([self.account], timeline)
+        self.session = session = Session([self.account], timeline)
+        self.log.now = lambda: session.now
         self.session.now = max(engine.state.now, world.start_ns) if live else engine.state.now or world.start_ns
         if live is not None:
             timeline.skip_to(self.session.now)

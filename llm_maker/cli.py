@@ -100,7 +100,7 @@ def run(
         unproved=unproved,
     )
     screen = _screen(loaded, as_json)
-    with faults(home):
+    with faults(home, secrets.values()):
         try:
             check_run(loaded, secrets, tape=tape is not None)
             check_keys(loaded, secrets)

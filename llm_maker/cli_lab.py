@@ -54,7 +54,7 @@ def backtest(
     if cassette is not None and signals != "none":
         fail(f"--signals {signals} and {'--ask' if ask else '--cassette'} exclude one another: one of them answers", BAD_USAGE)
     play = None if cassette is None else Wanted(cassette, ask, secrets, config.parent)
-    with faults(home):
+    with faults(home, secrets.values()):
         result = lab.backtest(loaded, tape, home, signals, progress("backtest", as_json), play)
     if as_json:
         print(json.dumps(result))
@@ -102,16 +102,16 @@ def report(
         return
     if seed is not None or bootstrap is not None:
         fail(f"--{'seed' if seed is not None else 'bootstrap'} goes with --forecasts FILE", BAD_USAGE)
-    from llm_maker import lab
+    from llm_maker import home_report
 
     with faults():
-        found = lab.report(home)
+        found = home_report.report(home)
     if not found["accounts"]:
         fail(f"{home}: nothing has been traded here yet; `llm-maker run` first", FAILED)
     if as_json:
         print(json.dumps(found))
     else:
-        for line in lab.report_lines(found):
+        for line in home_report.report_lines(found):
             print(line)
 
 
@@ -193,9 +193,11 @@ def doctor(
         if not as_json:
             print(tables.check_line(check.name, check.state, check.text, check.cure))
 
-    with faults(home):
+    with faults(home, secrets.values()):
         if round_trip is None:
-            found = asyncio.run(examination.examine(loaded, secrets, home, progress=progress, known_orders=known(home)))
+            found = asyncio.run(
+                examination.examine(loaded, secrets, home, progress=progress, known_orders=known(home), base=config.parent)
+            )
         else:
             if not yes:
                 typer.confirm(

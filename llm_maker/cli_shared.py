@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -18,6 +18,8 @@ import typer
 from typer._click.exceptions import ClickException  # typer shows no public name for its usage errors
 
 FAILED, BAD_USAGE = 1, 2
+_MIN_SECRET = 6
+"""A shorter value is no secret worth hiding, and would blank out ordinary words."""
 
 ConfigFile = Annotated[
     Path, typer.Option("--config", metavar="FILE", help="The configuration; taken from here, not from the home.")
@@ -59,20 +61,26 @@ def overrides(**values: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def faults(home: Path = HERE) -> Iterator[None]:
-    """Every fault becomes one line: a person's says what is wrong, ours where its whole story was kept."""
+def faults(home: Path = HERE, secrets: Sequence[str] = ()) -> Iterator[None]:
+    """Every fault becomes one line: a person's says what is wrong, ours where its whole story was kept; no secret in either."""
+
+    def hidden(text: str) -> str:
+        for secret in secrets:
+            text = text.replace(secret, "***") if len(secret) >= _MIN_SECRET else text
+        return text
+
     try:
         yield
     except (typer.Exit, ClickException):
         raise
     except Exception as fault:
-        text = " ".join(str(fault).split()) or type(fault).__name__
+        text = hidden(" ".join(str(fault).split())) or type(fault).__name__
         code = _code(fault)
         if code is None:
             story = home / "logs" / "fault.txt"
             with contextlib.suppress(OSError):  # nothing else is left to tell it with but the line itself
                 story.parent.mkdir(parents=True, exist_ok=True)
-                story.write_text(traceback.format_exc())
+                story.write_text(hidden(traceback.format_exc()))
             fail(f"a fault of our own: {type(fault).__name__}: {text}; the whole story is in {story}", FAILED)
         fail(text, code)
 

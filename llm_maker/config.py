@@ -375,14 +375,12 @@ def rehearsal(config: Config) -> bool:
 def check_keys(config: Config, secrets: Secrets) -> None:
     """Refuse a provider that is named but has no key; a server on this machine needs none."""
     llm = config.llm
-    named: list[tuple[str, str | None, str]] = [(llm.provider, llm.base_url, "llm.provider is")]
-    named += [(one.provider, one.base_url, "llm.ensemble names") for one in llm.ensemble]
-    named += [(one.provider, one.base_url, "llm.reserve names") for one in llm.reserve]
-    named.append((llm.news.provider, llm.news.base_url, "llm.news.provider is"))
-    for provider, base_url, where in named:
+    named: list[tuple[str, str | None, str, str]] = [(llm.provider, llm.base_url, "llm.provider is", "set llm.provider: auto")]
+    named += [(one.provider, one.base_url, "llm.ensemble names", "take it out of llm.ensemble") for one in llm.ensemble]
+    named += [(one.provider, one.base_url, "llm.reserve names", "take it out of llm.reserve") for one in llm.reserve]
+    named.append((llm.news.provider, llm.news.base_url, "llm.news.provider is", "set llm.news.provider: none"))
+    for provider, base_url, where, instead in named:
         key = KEY_OF.get(provider)
         local = provider == "openai_compatible" and urlsplit(base_url or "").hostname in _LOOPBACK
         if key is not None and secrets.get(key) is None and not local:
-            raise ConfigError(
-                f"Missing API key: {key} not set; {where} '{provider}'. Put {key}=... into .env, or set llm.provider: auto"
-            )
+            raise ConfigError(f"Missing API key: {key} not set; {where} '{provider}'. Put {key}=... into .env, or {instead}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from datetime import date
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from llm_maker.config_fields import Names, Ratio, Seconds, Section, SomeUsd, Usd, ordered
 
@@ -15,6 +16,11 @@ ProviderName = Literal[
 PricePerMillion = float | None
 BUILT_IN = "default"
 """The prompt that comes with the program."""
+
+
+def _day(value: Any) -> Any:
+    """YAML reads an unquoted day as a date."""
+    return value.isoformat() if type(value) is date else value
 
 
 def _checked_url(url: str | None, provider: str) -> None:
@@ -76,7 +82,10 @@ class News(Section):
 class Llm(Section):
     """Whom we ask, how often and for how much."""
 
-    provider: Literal["auto", "none", "simulated"] | ProviderName = "auto"
+    provider: Literal[
+        "auto", "none", "simulated",
+        "gemini", "anthropic", "openai", "deepseek", "xai", "openrouter", "ollama", "vllm", "llamacpp", "openai_compatible",
+    ] = "auto"  # fmt: skip
     model: str | None = None
     base_url: str | None = None
     ensemble: tuple[MemberConfig, ...] = Field(default=(), strict=False, max_length=8)
@@ -100,7 +109,7 @@ class Llm(Section):
     max_output_tokens: int = Field(default=4_000, ge=100, le=200_000)
     price_per_million_input_usd: PricePerMillion = Field(default=None, ge=0, le=10_000)
     price_per_million_output_usd: PricePerMillion = Field(default=None, ge=0, le=10_000)
-    cutoff: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
+    cutoff: Annotated[str | None, BeforeValidator(_day)] = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
     cassette: str | None = None
     learn: bool = True
     news: News = News()
@@ -120,6 +129,8 @@ class Llm(Section):
             raise ValueError("prompts names a prompt of your own; prompts_dir must say where it is")
         if not self.bandit and len(self.prompts) > 1:
             raise ValueError("prompts names several; choose one, or let the bandit choose: bandit: true")
+        if self.bandit and not self.learn:
+            raise ValueError("bandit is true and learn is false; it would never hear what became of its choices: learn: true")
         if self.bandit and max(1, len(self.ensemble)) * len(self.prompts) < 2:
             raise ValueError("bandit has nothing to choose from; name several models in ensemble, or several prompts")
         return self

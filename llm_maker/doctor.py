@@ -38,8 +38,13 @@ async def examine(
     pace: Pace | None = None,
     env_file: Path | None = None,
     known_orders: Collection[str] = (),
+    base: Path | None = None,
 ) -> list[Check]:
-    """Every check, told as it ends. `env_file`: where secrets were read from; `known_orders`: the venue's ids of our own orders."""
+    """Every check, told as it ends.
+
+    `env_file`: where secrets were read from; `known_orders`: the venue's ids of our own orders; `base`: where relative paths of
+    the config start.
+    """
     found: list[Check] = []
     tell = telling(secrets, found, progress)
     pace = pace or Pace(LiveClock().now)
@@ -47,7 +52,7 @@ async def examine(
     file = env_file or (home / ".env" if (home / ".env").exists() else Path(".env"))
     for check in (_config(config), _env(file), _home(home), _disk(home, config), _control(home, running), _kill(home)):
         tell(check)
-    await _models(config, secrets, tell, pace)
+    await _models(config, secrets, base or home, tell, pace)
     if config.venue != "polymarket":
         tell(Check("venue", "ok", f"{config.venue} comes with the program: no network, no key"))
         return found
@@ -152,14 +157,14 @@ def _kill(home: Path) -> Check:
     return Check("kill file", "ok", f"`touch {file}` stops a daemon, whatever else is dead")
 
 
-async def _models(config: Config, secrets: Secrets, tell: Callable[[Check], None], pace: Pace) -> None:
+async def _models(config: Config, secrets: Secrets, base: Path, tell: Callable[[Check], None], pace: Pace) -> None:
     """Whom the slow loop and the scout would ask: each answers a tiny question, or says why not. It costs a fraction of a cent."""
     try:
         mind = resolve(config, secrets, simulated_feed=config.venue == "simulated")
         news = news_plan(config, secrets)
-        templates = templates_of(config, Path())
+        templates = templates_of(config, base)
     except NotAvailable as error:
-        tell(Check("model", "failed", str(error), "put its key into .env, name another, or set llm.provider: auto"))
+        tell(Check("model", "failed", str(error), "mend it in .env or in the section llm, or set llm.provider: auto"))
         return
     if not mind.members:
         wanted = mind.provider == "none" and config.llm.provider != "none"
@@ -185,7 +190,10 @@ _MODEL_CURES = {
 
 async def _probed(what: str, plan: Plan, config: Config, secrets: Secrets) -> Check:
     pricer = await asyncio.to_thread(pricer_of, plan)
-    model = await asyncio.to_thread(client_of, plan, secrets, pricer, 200, lambda level, line: None, time.time_ns)
+    try:
+        model = await asyncio.to_thread(client_of, plan, secrets, pricer, 200, lambda level, line: None, time.time_ns)
+    except NotAvailable as error:
+        return Check(what, "failed", str(error), "mend it in the section llm")
     try:
         found = await probe(model, plan.spec, config.llm.timeout_seconds)
     finally:

@@ -1,4 +1,4 @@
-"""The lab's verbs: a backtest of a tape, the proof of a journal, the report of a home. Wires pieces like `app`, runs no daemon."""
+"""The lab's verbs: a backtest of a tape, the proof of a journal. Wires pieces like `app`, runs no daemon."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from llm_maker.app import STRATEGIES
 from llm_maker.config import Config
 from llm_maker.core.engine import Engine, checkpoint, new_state
 from llm_maker.core.events import Started
-from llm_maker.core.state import Counts, Flows, State, Tally
-from llm_maker.core.values import usd
+from llm_maker.core.state import State
 from llm_maker.llm.build import NotAvailable
 from llm_maker.llm.cassette import CassetteError
 from llm_maker.llm.playback import Playback, Wanted
@@ -29,7 +28,6 @@ from llm_maker.runtime.clock import LiveClock
 from llm_maker.runtime.journal import Checkpoint
 from llm_maker.runtime.journal import files as journal_files
 from llm_maker.runtime.journal_writer import JournalLimits, JournalWriter
-from llm_maker.runtime.ledger import Ledger
 from llm_maker.runtime.line_log import iso
 from llm_maker.runtime.logs import Recorder
 from llm_maker.runtime.loop import Account, Session
@@ -142,8 +140,16 @@ def _play(
         progress(1, 1)
     writer.close()
     recorder.close()
+    ended = account.stop is not None and account.stop.clean
+    journal = {"journal": str(writer.path), "journal_sha256": writer.hexdigest, "clean_stop": ended}
+    return {"first_ns": start, **_told(config, tape, feed, wire, state, before, exchange), **journal}
+
+
+def _told(
+    config: Config, tape: Path, feed: TapeFeed, wire: Wire, state: State, before: summary.Mark, exchange: Exchange
+) -> dict[str, Any]:
+    """What a run came to."""
     return {
-        "first_ns": start,
         "mode": "backtest",
         "venue": "polymarket",
         "tape": tape.name,
@@ -159,9 +165,6 @@ def _play(
         "bands": exchange.band_fills()["total"],
         "pruned": sum(m.book.pruned for m in state.markets.values()),
         "resolution_guard": _guard(state),
-        "journal": str(writer.path),
-        "journal_sha256": writer.hexdigest,
-        "clean_stop": account.stop is not None and account.stop.clean,
     }
 
 
@@ -239,76 +242,3 @@ def replay(journal: Path, progress: Progress = None) -> dict[str, Any]:
 def replay_lines(result: dict[str, Any]) -> list[str]:
     lines = [f"{p['file']}: {p['entries']} events, {p['commands']} commands, every one as recorded" for p in result["files"]]
     return lines + [f"cut: {p['torn']}" for p in result["files"] if p["torn"]]
-
-
-def report(home: Path) -> dict[str, Any]:
-    """Totals of every account that has rows in the home's ledger; each of its own mode and venue, never mixed."""
-    path = home / "positions" / "ledger.sqlite3"
-    if not path.exists():
-        return {"accounts": []}
-    ledger = Ledger.open(path)
-    try:
-        return {"accounts": [_account(ledger, scope) for scope in ledger.scopes()]}
-    finally:
-        ledger.close()
-
-
-def _account(ledger: Ledger, scope: Scope) -> dict[str, Any]:
-    kept = ledger.risk_state(scope)
-    totals = ledger.totals(scope)
-
-    def read(key: str, kind: Any, default: Any) -> Any:
-        return msgspec.json.decode(kept[key], type=kind) if key in kept else default
-
-    flows = read("flows", Flows, Flows())
-    refused = read("refused", dict[str, Tally], {})
-    worth = read("equity", int, 0)
-    parts = summary.split(worth - flows.start - flows.transfers, flows)
-    ranked = sorted(refused.items(), key=lambda item: -item[1].ns)
-    return {
-        "venue": scope.venue,
-        "mode": scope.mode,
-        "wallet": scope.wallet,
-        "account": scope.account,
-        "equity_usd": usd(worth),
-        "pnl_usd": parts.pnl,
-        "pnl_exit_usd": usd(read("exit_equity", int, 0) - flows.start - flows.transfers),
-        "pnl_split_usd": msgspec.to_builtins(parts),
-        "llm_cost_usd": usd(totals.decision_cost),
-        "counts": msgspec.to_builtins(read("counts", Counts, Counts())),
-        "fills": totals.fills,
-        "failed_settlements": totals.failed_fills,
-        "round_trips": totals.trips,
-        "winning_round_trips": totals.winning_trips,
-        "decisions": totals.decisions,
-        "positions": ledger.positions(scope),
-        "refusals": {k: {"episodes": t.count, "seconds": round(t.ns / 1e9, 3)} for k, t in ranked},
-        "quoted_seconds": {k: round(ns / 1e9, 1) for k, ns in read("quoted", dict[str, int], {}).items()},
-        "names": read("names", dict[str, str], {}),
-    }
-
-
-def report_lines(found: dict[str, Any]) -> list[str]:
-    """The report for people: one block an account."""
-    lines: list[str] = []
-    for a in found["accounts"]:
-        parts = a["pnl_split_usd"]
-        simulated = ", SIMULATED market" if a["venue"] == "simulated" else ""
-        lines += [
-            f"{a['account']} on {a['venue']}, {a['mode'].upper()} money{simulated} ({a['wallet']})",
-            f"  P&L at mid {parts['pnl']:+10.2f}   at the touch with fees {a['pnl_exit_usd']:+.2f}",
-            f"    spread   {parts['spread']:+10.2f}   what the fills earned against the mid of their moment",
-            f"    inventory{parts['inventory']:+10.2f}   what the market did to the position afterwards",
-            f"    fees     {parts['fees']:+10.2f}",
-            f"    rebates  {parts['rebates']:+10.2f}",
-            f"    rewards  {parts['rewards']:+10.2f}",
-            f"  model cost {a['llm_cost_usd']:10.4f}   for {a['decisions']} decisions (paid elsewhere, not in the P&L)",
-            f"  fills {a['fills']} ({a['failed_settlements']} failed to settle), round trips {a['round_trips']} "
-            f"({a['winning_round_trips']} won), halts {a['counts']['halts']}, fallbacks {a['counts']['fallbacks']}",
-            "  refused, by time:",
-        ]
-        lines += [f"    {v['seconds']:10.0f}s {v['episodes']:6g}x  {k}" for k, v in list(a["refusals"].items())[:12]] or [
-            "    nothing"
-        ]
-        lines.append("")
-    return lines

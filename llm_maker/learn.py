@@ -115,17 +115,20 @@ class Learner:
 async def _other_process(job: bytes) -> Learned | str:
     """What it measured, or why it did not."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "llm_maker.learn",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=kept,
-        # A Ctrl-C in the terminal is the daemon's: it ends this one itself.
-        start_new_session=True,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "llm_maker.learn",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=kept,
+            # A Ctrl-C in the terminal is the daemon's: it ends this one itself.
+            start_new_session=True,
+        )
+    except OSError as error:
+        return f"no process for it: {error.strerror}"
     try:
         async with asyncio.timeout(PATIENCE_S):
             out, err = await process.communicate(job)
@@ -138,7 +141,10 @@ async def _other_process(job: bytes) -> Learned | str:
     if process.returncode != 0:
         last = err.decode(errors="replace").strip().splitlines()
         return last[-1] if last else f"exit code {process.returncode}"
-    return msgspec.json.decode(out, type=Learned)
+    try:
+        return msgspec.json.decode(out, type=Learned)
+    except msgspec.MsgspecError as error:
+        return f"what it said cannot be read: {error}"
 
 
 def _same(known: Skill | None, new: Skill) -> bool:
@@ -163,7 +169,11 @@ def main() -> int:
     except sqlite3.Error as error:
         sys.stderr.write(f"{job.ledger}: {error}\n")
         return 1
-    learned = Learned(measure(forecasts, now_ns=job.now_ns, rules=job.rules), records(forecasts, job.now_ns))
+    # A home may have gone from a simulated analyst to a real model: each kind is measured by itself.
+    skills: dict[str, Skill] = {}
+    for kind in (False, True):
+        skills |= measure([f for f in forecasts if f.simulated == kind], now_ns=job.now_ns, rules=job.rules)
+    learned = Learned(skills, records(forecasts, job.now_ns))
     sys.stdout.buffer.write(msgspec.json.encode(learned))
     return 0
 

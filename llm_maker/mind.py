@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -85,7 +84,9 @@ class Mind:
         self._facts: dict[str, dict[str, Any]] = {}
         self._models: list[Model] = []
         self._logs: list[LineLog] = []
-        self._cassette: int | None = None
+        self._cassette: cassette.Writer | None = None
+        self._cassette_failed = False
+        self._say: Callable[[Level, str], None] = lambda level, text: None
         self._learner: Learner | None = None
         self._writing: asyncio.Future[None] | None = None
 
@@ -94,6 +95,7 @@ class Mind:
         if not self._chosen.members:
             return None
         raw = self._log_of(house, "llm_raw.jsonl")
+        self._say = lambda level, text: house.log.say(level, "llm", text)
 
         def remember(facts: DecisionFacts) -> None:
             """What a call cost in time and tokens goes to the decision log; its words, if wanted, to llm_raw.jsonl."""
@@ -106,7 +108,7 @@ class Mind:
         around = Surroundings(
             budget=self._budget(house, BUDGET, self._config.llm.daily_budget_usd),
             record=remember,
-            say=lambda level, text: house.log.say(level, "llm", text),
+            say=self._say,
             skills=_Skills(house.state),
             rules=house.rules,
             news=self._board if self._news is not None else None,
@@ -201,24 +203,22 @@ class Mind:
             self._cassette = self._open_cassette(self._base / Path(self._config.llm.cassette).expanduser())
         return cassette.Recorder(model, self._keep, clock=time.monotonic_ns, today=lambda: iso(self._wall()))
 
-    def _open_cassette(self, path: Path) -> int:
+    def _open_cassette(self, path: Path) -> cassette.Writer:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists() and path.stat().st_size:
-                cassette.Cassette.read(path)
-            out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            if os.fstat(out).st_size == 0:
-                os.write(out, cassette.HEADER + b"\n")
-        except (OSError, cassette.CassetteError) as error:
+            return cassette.Writer(path, self._secrets.values())
+        except cassette.CassetteError as error:
             raise Refused(f"llm.cassette: {error}") from None
-        return out
 
     def _keep(self, line: bytes) -> None:
+        """A cassette that can be written no more is told of once; it stops no trading."""
         assert self._cassette is not None
-        for secret in self._secrets.values():
-            line = line.replace(secret.encode(), b"***")
-        with contextlib.suppress(OSError):  # a full disk stops no trading; the journal says so
-            os.write(self._cassette, line + b"\n")
+        if self._cassette_failed:
+            return
+        try:
+            self._cassette.append(line)
+        except cassette.CassetteError as error:
+            self._cassette_failed = True
+            self._say(Level.ERROR, f"llm.cassette: {error}; no more is kept")
 
     def _show(self, house: House, prompt: Prompt) -> None:
         """The last question as JSON that a person can read; written beside the loop, and not while the one before still is."""
@@ -243,7 +243,7 @@ class Mind:
         for log in self._logs:
             log.close()
         if self._cassette is not None:
-            os.close(self._cassette)
+            self._cassette.close()
             self._cassette = None
 
 
@@ -275,5 +275,6 @@ def _write_view(path: Path, view: dict[str, Any]) -> None:
     """Whole or not at all; a disk that takes nothing loses a file that only people read."""
     fresh = path.with_name(path.name + ".new")
     with contextlib.suppress(OSError):
+        fresh.touch(mode=0o600)
         fresh.write_bytes(msgspec.json.format(msgspec.json.encode(view), indent=2) + b"\n")
         fresh.replace(path)

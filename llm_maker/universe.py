@@ -6,7 +6,7 @@ and looks at no book: discovery asks, the runtime filters feeds with it, `llm-ma
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from llm_maker.config import Filters, MarketSelection
 
 _HOUR_NS = 3_600 * NS_PER_S
+_RULES_KEPT = 100
+"""Of markets that were taken once and are no more."""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -104,9 +106,14 @@ class Universe:
         ]
         choices += [_choice(c, False, why[c.id]) for c in found.values() if why[c.id]]
         self.choices = {choice.instrument: choice for choice in choices}
-        # Of a market that has left the selection a position may be left, and its rules with it.
-        self._rules |= {c.id: c.rules for c in passing[:most] if c.rules}
+        self._keep_rules(passing[:most])
         return choices
+
+    def _keep_rules(self, taken: Sequence[Candidate]) -> None:
+        """Of a market that has left the selection a position may be left: its rules stay until many others have left after it."""
+        now = {c.id: c.rules for c in taken if c.rules}
+        before = [name for name in self._rules if name not in now][-_RULES_KEPT:]
+        self._rules = {name: self._rules[name] for name in before} | now
 
     def includes(self, instrument: Instrument, facts: Facts | None) -> bool:
         """`market_selection.include` names it."""

@@ -47,11 +47,8 @@ class Run:
 
     def events(self, kind: type[Any]) -> list[Any]:
         """Of the journal, in order."""
-        entries = (
-            entry
-            for path in files(self.daemon.account.journal.path.parent, self.daemon.config.account)
-            for entry in JournalReader(path)
-        )
+        journals = files(self.daemon.account.journal.path.parent, self.daemon.config.account)
+        entries = (entry for path in journals for entry in JournalReader(path))
         return [entry.event for entry in entries if isinstance(entry.event, kind)]
 
     def kept(self, key: str) -> Any:
@@ -82,12 +79,13 @@ async def play(
     secrets: Mapping[str, str] = KEYS,
     until: float = 60.0,
     speed: float = 60.0,
+    wall: float = 90.0,
     on_idle: Callable[[], None] = lambda: None,
 ) -> Run:
-    """Run to the end of `until` market seconds, proved clean."""
+    """Run to the end of `until` market seconds, proved clean; `wall` seconds at most."""
     daemon = app.Daemon(load(None, {}, overrides), Secrets(secrets), home, app.Options(speed=speed, until=until), lambda line: None)
     try:
-        assert await asyncio.wait_for(daemon.run(on_idle), 90)
+        assert await asyncio.wait_for(daemon.run(on_idle), wall)
     finally:
         daemon.close()
     return Run(home, daemon)

@@ -25,6 +25,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 PACKAGE = sorted((ROOT / "llm_maker").rglob("*.py"))
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 GUIDE = ROOT / "docs" / "polymarket.md"
+MODELS = ROOT / "docs" / "models.md"
 
 VERBS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 KEYS = dict(keys_of(Config))
@@ -253,6 +254,8 @@ def test_the_guide_explains_every_check_of_the_doctor():
                 made |= {plain for plain in [_constant(node.args[0])] if plain}
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "bounded":
                 made |= {plain for plain in [_constant(node.args[0])] if plain}
+            if isinstance(node, ast.Tuple) and [getattr(each, "id", "") for each in node.elts[1:]] in (["plan"], ["news"]):
+                made |= {plain for plain in [_constant(node.elts[0])] if plain}  # ("model in reserve", plan)
             if isinstance(node, ast.List) and node.elts and all(isinstance(each, ast.Tuple) for each in node.elts):
                 made |= {plain for each in node.elts if (plain := _constant(each.elts[0]))}  # type: ignore[attr-defined]
     made -= set(VERBS) | {"venue"}
@@ -260,6 +263,44 @@ def test_the_guide_explains_every_check_of_the_doctor():
     assert rows is not None
     told = {span for row in rows[1].splitlines() for span in SPAN.findall(row.split("|")[1])}
     assert told == made, f"only in the guide: {told - made}; not in it: {made - told}"
+
+
+# Models.
+
+
+def test_every_failure_of_the_models_guide_is_said_by_the_program():
+    _, texts = alarms()
+    table = re.search(r"\| it says \| .*\n\|[-| ]+\|\n((?:\|.*\n)+)", text_of(MODELS))
+    assert table is not None
+    told = [phrase for row in table[1].splitlines() for phrase in re.findall(r'"([^"]+)"', row.split("|")[1])]
+    assert len(told) > 20
+    lost = [piece for phrase in told for piece in _pieces(phrase) if piece not in texts]
+    assert not lost, lost
+
+
+def _pieces(phrase: str) -> list[str]:
+    """What stands between the gaps; a table of the program may join two halves of a line, and a gap's bracket is its own."""
+    found = [piece.strip(" ()") for gap in phrase.split("…") for piece in re.split(r"(?<=stopped after )\w+: ", gap)]
+    return [piece for piece in found if len(piece) > 1]
+
+
+def test_every_provider_is_in_the_guide_with_its_key_and_its_model():
+    from llm_maker.llm.providers import PROVIDERS
+
+    rows = [line for line in text_of(MODELS).splitlines() if line.startswith("| `")]
+    for spec in PROVIDERS.values():
+        (row,) = [row for row in rows if f"`{spec.name}`" in row.split("|")[1]]
+        assert all(told in row for told in (spec.env_key, spec.key_url, spec.model)), spec.name
+        assert ("| yes" in row) == bool(spec.search_tools), spec.name
+
+
+def test_where_to_get_each_key_stands_above_it():
+    from llm_maker.llm.providers import PROVIDERS
+
+    lines = text_of(ROOT / ".env.example").splitlines()
+    for spec in PROVIDERS.values():
+        if spec.key_url:
+            assert spec.key_url in lines[lines.index(f"{spec.env_key}=") - 1].split(), spec.name
 
 
 # Files and links.
@@ -294,4 +335,4 @@ def test_the_guide_is_where_the_program_says_it_is():
     for name in ("config.yaml", ".env.example"):
         for told in re.findall(r"docs/[\w./]+\.md", text_of(ROOT / name)):
             assert (ROOT / told).exists(), f"{name} names {told}"
-    assert "docs/polymarket.md" in text_of(ROOT / "README.md")
+    assert all(f"docs/{page.name}" in text_of(ROOT / "README.md") for page in PAGES if page.parent.name == "docs")

@@ -23,6 +23,7 @@ from llm_maker.venues.net import Http, Pace
 from llm_maker.venues.polymarket.auth import Wallet, WalletKind
 from llm_maker.venues.polymarket.chain.relayer import RELAYER_SECRETS
 from llm_maker.venues.polymarket.orders.drafts import EXCHANGES
+from tests.fakes.models import ModelServer
 from tests.fakes.polymarket.faults import Faults
 from tests.fakes.polymarket.house import FakeAccount
 from tests.fakes.polymarket.relayer import RELAYER_KEY
@@ -47,6 +48,7 @@ class Scene:
     home: Path
     config: Config
     env: dict[str, str]
+    models: ModelServer
     skew_s: float = 0.0
 
     @property
@@ -95,7 +97,8 @@ def _spotless(found: list[Check], env: dict[str, str]) -> None:
 async def scene(tmp_path: Path, *, kind: int = 3, faults: Faults | None = None, **risk: Any) -> AsyncIterator[Scene]:
     account = throwaway_account(kind)
     house = some_house(markets=2, now_ms=NOW_MS, accounts=[account])
-    async with FakePolymarket(house, faults, speed=SPEED, anchor_ms=NOW_MS) as venue:
+    models = ModelServer(key=MODEL_KEY, models=["gpt-6-luna"])
+    async with models, FakePolymarket(house, faults, speed=SPEED, anchor_ms=NOW_MS) as venue:
         for _ in range(20):
             venue.step()
         (tmp_path / ".env").write_text("")
@@ -107,8 +110,9 @@ async def scene(tmp_path: Path, *, kind: int = 3, faults: Faults | None = None, 
             "LLM_MAKER_RELAYER_ADDRESS": account.signer,
             "OPENAI_API_KEY": MODEL_KEY,
         }
-        config = Config(venue="polymarket", mode="live", risk=Risk(bankroll_usd=risk.get("bankroll_usd", 200.0)))
-        at = Scene(venue, account, tmp_path, config, env)
+        limits = Risk(bankroll_usd=risk.get("bankroll_usd", 200.0))
+        config = Config(venue="polymarket", mode="live", risk=limits, llm=Llm(base_url=models.openai_url))
+        at = Scene(venue, account, tmp_path, config, env, models)
         at.hosts()
         yield at
 
@@ -119,6 +123,7 @@ async def test_everything_is_fine(tmp_path, kind):
         found = await at.look()
         assert list(found) == EVERYTHING
         assert {name: check for name, check in found.items() if check.state != "ok"} == {}
+        assert at.models.requests == 1 and at.models.violations == [], "one tiny question to the model"
 
 
 async def test_without_a_key_the_account_is_skipped_and_says_why(tmp_path):
@@ -161,7 +166,7 @@ def _more_money_than_there_is(at: Scene) -> None:
 
 def _model(**changes: Any) -> Change:
     def change(at: Scene) -> None:
-        at.config = at.config.model_copy(update={"llm": Llm(**changes)})
+        at.config = at.config.model_copy(update={"llm": Llm(base_url=at.models.openai_url, **changes)})
 
     return change
 
@@ -184,7 +189,7 @@ def _chain(**changes: Any) -> Change:
         (lambda at: (at.home / ".env").chmod(0o644), "secrets", "warning", "chmod 600"),
         (lambda at: (at.home / "KILL").touch(), "kill file", "warning", "rm "),
         (_model(provider="deepseek"), "model", "failed", "DEEPSEEK_API_KEY"),
-        (_model(model="gpt-no-such"), "model", "warning", "llm.model"),
+        (_model(model="gpt-no-such"), "model", "failed", "llm.model"),
         (_without("OPENAI_API_KEY"), "model", "warning", ".env"),
         (_host("clob", "http://127.0.0.1:1"), "clob", "failed", "127.0.0.1:1 cannot be reached"),
         (_host("gamma", "http://127.0.0.1:1"), "gamma", "failed", "cannot be reached"),

@@ -1,10 +1,11 @@
-"""The slow loop as a user runs it: a daemon on the simulated market, models at fake servers over real sockets, the files it leaves."""
+"""The slow loop as a user runs it: a daemon on the simulated market, models at fake servers over real sockets, and its files."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from llm_maker.llm import scout
 from llm_maker.llm.blocks import CLOSE, OPEN
 from llm_maker.llm.cassette import Cassette, key_of
 from llm_maker.llm.providers import PROVIDERS
-from tests.fakes.models import THROWAWAY_KEY, ModelServer, Seen, Step, Usage, signal
+from tests.fakes.models import NOTES, THROWAWAY_KEY, ModelServer, Seen, Step, Usage, signal
 from tests.slow import DECISION, Run, named, play, single
 
 OFTEN = {"strategy.decision_interval": 10, "strategy.refresh_seconds": 10, "llm.timeout_seconds": 5}
@@ -149,9 +150,8 @@ async def test_the_blind_arm_and_a_persons_own_words(tmp_path: Path):
     calm = tmp_path / "prompts" / "calm"
     calm.mkdir(parents=True)
     (calm / "system.txt").write_text("You are the calmest forecaster of Bergen.\n\n$contract\n")
-    (calm / "market.txt").write_text(
-        "[$handle]\n$question\nNow: $price\nBefore: $trend\nBook: $book\nOurs: $own_quotes\nThen: $past\n"
-    )
+    hidden = "Now: $price\nBefore: $trend\nBook: $book\nOurs: $own_quotes\nThen: $past\n"
+    (calm / "market.txt").write_text(f"[$handle]\n$question\n{hidden}")
     own = {"llm.prompts_dir": "prompts", "llm.prompts": ["calm"], "llm.show_price": False}
     async with ModelServer() as server:
         run = await play(tmp_path, OFTEN | own | single("openai", server))
@@ -186,7 +186,8 @@ async def test_the_bandit_tries_every_prompt(tmp_path: Path):
 
 async def scouted(home: Path, monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
     monkeypatch.setattr(scout, "_LOOK_S", 0.1)
-    async with ModelServer() as server:
+    day = f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}"
+    async with ModelServer(search_text=NOTES.replace("2026-11-20", day)) as server:
         news = {f"llm.news.{key}": value for key, value in named(provider, server).items()}
         run = await play(home, OFTEN | news | single("deepseek", server), until=180.0, speed=30.0)
     assert server.violations == []
@@ -196,8 +197,8 @@ async def scouted(home: Path, monkeypatch: pytest.MonkeyPatch, provider: str) ->
     lines = run.lines("news")
     assert {line["outcome"] for line in lines} == {"ok"} and len(lines) == len(searches)
     assert {line["market_id"] for line in lines} <= set(run.daemon.state.markets)
-    fact = f"{OPEN}2026-11-20, news.example: A fake fact with a number in it: 42.{CLOSE}"
-    assert "42" not in asked[0].user and fact in asked[-1].user, "fenced, dated, with its source"
+    fact = f"{OPEN}{day}, news.example: A fake fact with a number in it: 42.{CLOSE}"
+    assert "fake fact" not in asked[0].user and fact in asked[-1].user, "fenced, dated, with its source"
     spent = Decimal(json.loads(run.kept("news_budget"))["spent_usd"])
     assert spent == sum(Decimal(line["cost_usd"]) for line in lines)
 

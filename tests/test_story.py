@@ -31,14 +31,14 @@ async def tell(home: Path, script: list[str], market_seconds: float, **overrides
 
 
 async def test_three_failures_enter_fallback_and_one_good_answer_returns(tmp_path: Path):
-    daemon, lines = await tell(tmp_path, ["500", "garbage", "refusal", "500"], 600.0)
+    # An overload is tried once more within its cycle, and only then a failure.
+    daemon, lines = await tell(tmp_path, ["500", "500", "garbage", "refusal", "empty_text"], 600.0)
     outcomes = [line["outcome"] for line in lines]
     entered, left = outcomes.index("fallback"), outcomes.index("fallback_over")
     assert outcomes[:entered] == ["overload", "malformed", "refusal"]
-    assert outcomes[entered + 1 : left] == ["overload"] or "ok" in outcomes[entered + 1 : left]
+    assert outcomes[entered + 1 : left] == ["malformed", "ok"], "the first probe fails, the second answers"
     assert "Switching to fallback mode after 3 consecutive failures: refusal" in lines[entered]["note"]
     assert "Cure: " in lines[entered]["note"]
-    assert "ok" in outcomes[left - 1 :]
     assert daemon.state.counts.fallbacks == 1 and not daemon.state.slow.fallback
     assert daemon.result()["decisions"] > 0 and daemon.result()["signals"] > 0
     notices = [json.loads(line) for line in (tmp_path / "logs" / "daemon.jsonl").read_text().splitlines()]
@@ -73,15 +73,8 @@ async def test_stops_work_in_fallback(tmp_path: Path):
     assert all(o["post_only"] != o["reason"].endswith(", taking") for o in after), "only a stop whose patience is over takes"
 
 
-async def test_no_secret_reaches_any_file(tmp_path: Path):
-    await tell(tmp_path, ["ok", "401", "500", "garbage"], 300.0)
-    for path in tmp_path.rglob("*"):
-        if path.is_file():
-            assert KEY.encode() not in path.read_bytes(), path
-
-
 @pytest.mark.parametrize("step", ["hang", "reset"])
 async def test_a_dead_server_is_a_named_failure(tmp_path: Path, step: str):
     _, lines = await tell(tmp_path, [step] * 100, 600.0, **{"llm.timeout_seconds": 2.0})
     outcomes = {line["outcome"] for line in lines}
-    assert outcomes & {"timeout", "connection"}, outcomes
+    assert outcomes <= {"timeout" if step == "hang" else "connection", "fallback"} and len(outcomes) == 1 + ("fallback" in outcomes)

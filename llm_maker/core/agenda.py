@@ -84,10 +84,11 @@ def _ask(step: Step, reason: str, *, probe: bool) -> None:
     eligible = [m for m in state.markets.values() if _eligible(m)]
     fresh = state.params.signals.refresh_ns
     chosen = [m for m in eligible if probe or _triggered(step, m) or _age(m, step.now) >= fresh]
-    if chosen and state.params.slow.whole and not probe:
-        chosen = eligible
     chosen.sort(key=_rank)
-    chosen = chosen[: PROBE_MARKETS if probe else state.params.slow.max_markets]
+    most = PROBE_MARKETS if probe else min(state.params.slow.max_markets, slow.most or state.params.slow.max_markets)
+    if chosen and state.params.slow.whole and not probe:
+        chosen += sorted((m for m in eligible if m not in chosen), key=_rank)
+    chosen = chosen[:most]
     slow.asked_ns = step.now
     if not eligible and not slow.said_empty:
         step.notice(Level.INFO, "no_markets", "No markets to analyze")
@@ -118,7 +119,8 @@ def _eligible(market: Market) -> bool:
 
 
 def _age(market: Market, now: int) -> int:
-    return now - market.opinion.received_ns if market.opinion else 1 << 62
+    """Since it was last answered about: silence on a market, or a word that was refused, is an answer too."""
+    return now - market.answered_ns if market.answered_ns else 1 << 62
 
 
 def _rank(market: Market) -> tuple[int, float, float, int, str]:
@@ -139,6 +141,10 @@ def on_received(step: Step, event: SignalsReceived) -> None:
         return
     asked = slow.markets
     slow.pending, slow.markets, slow.failures, slow.answered_ns = "", [], 0, step.now
+    if slow.most:
+        slow.most += 1
+    for one in [state.markets[i] for i in asked if i in state.markets]:
+        one.answered_ns = step.now
     state.counts.decisions += 1
     if slow.fallback:
         slow.fallback = False
@@ -224,6 +230,9 @@ _CURES = {
 
 def _fail(step: Step, reason: str, detail: str) -> None:
     state, slow, params = step.state, step.state.slow, step.state.params.slow
+    if reason == "truncated":
+        # A shorter question may have a whole answer; each that has is followed by one that is one market longer.
+        slow.most = max(1, len(slow.markets) // 2)
     slow.pending, slow.markets = "", []
     slow.failures += 1
     state.counts.failures += 1

@@ -37,8 +37,6 @@ class Opinion(msgspec.Struct):
     """The signal's own disagreement, unsmoothed; for the log."""
     target_net: int | None
     """The position it asks for, quantity units; None when it may not."""
-    from_net: int = 0
-    """The position when it was accepted."""
 
 
 class Remembered(msgspec.Struct, frozen=True, array_like=True):
@@ -76,14 +74,14 @@ class SlowLoop(msgspec.Struct):
     probe_ns: int = 0
     probe_gap_ns: int = 0
     answered_ns: int = 0
+    most: int = 0
+    """Markets in one question at most, after an answer that was cut off; 0: as configured."""
     said_empty: bool = False
 
 
 def _earned_target(opinion: Opinion, earned: float) -> int | None:
-    """As much of the way to the wanted position as its weight has earned; an exit is wanted whole."""
-    if opinion.target_net is None or opinion.signal.action is Action.EXIT:
-        return opinion.target_net
-    return opinion.from_net + round(earned * (opinion.target_net - opinion.from_net))
+    """As much of the wanted position as its weight has earned: without any, quotes lean towards none at all."""
+    return None if opinion.target_net is None else round(earned * opinion.target_net)
 
 
 def market_x(instrument: Instrument, price: float) -> float:
@@ -137,7 +135,7 @@ def accept(
     d0 = (1.0 - k) * kept + k * raw
     allotted = None
     if signal.share is not None and instrument.kind is Kind.BINARY:
-        allotted = _allotted(signal.share, instrument, mid, d0, skill, bankroll, params)
+        allotted = _allotted(signal, instrument, mid, d0, skill, bankroll, params)
     opinion = Opinion(
         signal=signal,
         decision_id=source[0],
@@ -148,7 +146,6 @@ def accept(
         d0=d0,
         raw_d=raw,
         target_net=_target(signal, net, sizes, params, allotted),
-        from_net=net,
     )
     return Verdict(opinion)
 
@@ -188,20 +185,28 @@ def _disagreement(signal: Signal, instrument: Instrument, x: float, params: Sign
     return bias_sign(signal.directional_bias) * beta
 
 
-def _allotted(
-    share: float, instrument: Instrument, mid: float, d: float, skill: Skill | None, bankroll: int, params: SignalParams
-) -> int:
-    """Quantity of the side that `d` favours which a share of the capital buys, and no more than its Kelly bet.
+def weight_in_force(skill: Skill | None, confidence: float, params: SignalParams) -> float:
+    """W times rho of a stated confidence where it was measured, else the prior."""
+    if skill is None or not skill.measured:
+        return params.prior_weight
+    return skill.weight * at(skill.trust, confidence, 1.0)
 
-    n = kf B |e| / (p (1 - p)) shares, e the edge in price after weight (`quoting.md` 3); nothing where the weight is 0.
+
+def _allotted(
+    signal: Signal, instrument: Instrument, mid: float, d: float, skill: Skill | None, bankroll: int, params: SignalParams
+) -> int:
+    """Quantity of the side that the action names which a share of the capital buys, and no more than its Kelly bet.
+
+    n = kf B e / (p (1 - p)) shares, e the edge on that side in price after weight (`quoting.md` 3); nothing where there is none.
     """
     p = min(max(mid / instrument.payout, _EDGE), 1.0 - _EDGE)
-    weight = min(params.prior_weight if skill is None else skill.weight, params.max_weight)
-    edge = abs(expit(logit(p) + weight * d) - p)
-    ratio = params.kelly_ratio if skill is None else params.kelly_measured_ratio
+    weight = min(weight_in_force(skill, signal.confidence, params), params.max_weight)
+    sign = -1.0 if signal.action is Action.BUY_NO else 1.0
+    edge = max(0.0, sign * (expit(logit(p) + weight * d) - p))
+    ratio = params.kelly_measured_ratio if skill is not None and skill.slope_low > 0.0 else params.kelly_ratio
     usd = bankroll / CASH_PER_USD
     kelly = ratio * usd * edge / (p * (1.0 - p))
-    bought = share * usd / (p if d >= 0 else 1.0 - p)
+    bought = (signal.share or 0.0) * usd / (p if sign > 0 else 1.0 - p)
     return instrument.floor_qty(min(kelly, bought) * 10**instrument.qty_decimals)
 
 

@@ -53,6 +53,8 @@ class Skill(msgspec.Struct, frozen=True, kw_only=True):
 
     weight: float
     """W in force, 0 to 0.5."""
+    measured: bool = True
+    """False: too little is known, and the prior that is set stands in the place of `weight`."""
     why: str = ""
     """In a few words: prior, measured, gate not passed, no skill in 30 days."""
     platt: tuple[float, float] = (0.0, 1.0)

@@ -20,8 +20,8 @@ from llm_maker.core.markouts import Markouts
 from llm_maker.core.orders import Order
 from llm_maker.core.params import Params
 from llm_maker.core.positions import Position, RoundTrip
-from llm_maker.core.signals import Opinion, Remembered, SlowLoop
-from llm_maker.core.skill import Skill, at, skill_of
+from llm_maker.core.signals import Opinion, Remembered, SlowLoop, weight_in_force
+from llm_maker.core.skill import Skill, skill_of
 from llm_maker.core.values import Instrument, Leg, Mode, Regime, Side, leg_price, leg_side, to_cash_up
 
 
@@ -86,6 +86,8 @@ class Market(msgspec.Struct):
     """Why the model should look again before its answer is old: jump, sweep, fill, stop."""
     past: list[Remembered] = msgspec.field(default_factory=list)
     """The last decisions here, oldest first; for the model's memory."""
+    answered_ns: int = 0
+    """When the model last answered a question about it, with a word on it or without."""
     near_stop: bool = False
     """The position had lost half of what its stop allows at the last look."""
     end_stage: int = -1
@@ -321,9 +323,7 @@ def weight_of(state: State, market: Market) -> float:
     if market.opinion is None:
         return 0.0
     skill = skill_of(state.skills, market.opinion.model, market.instrument.category)
-    if skill is None:
-        return state.params.signals.prior_weight
-    return skill.weight * at(skill.trust, market.opinion.signal.confidence, 1.0)
+    return weight_in_force(skill, market.opinion.signal.confidence, state.params.signals)
 
 
 def acting(state: State, market: Market) -> Opinion | None:

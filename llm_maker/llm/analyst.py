@@ -300,7 +300,8 @@ class Analyst:
         """Whose opinion it is: a model's, or the pool's, which keeps its name when one of it is out."""
         if len(chosen) == 1 or good[0].member in self._reserve:
             return good[0].key
-        return "pool:" + "+".join(sorted({member.last_key for member in chosen}))
+        # By the names they were configured with: a member that has not answered yet has no other, and the record would fall apart.
+        return "pool:" + "+".join(sorted({member.key(member.model.model) for member in chosen}))
 
     def _failed(self, request: RequestSignals, begun: int, heard: Sequence[_Heard]) -> tuple[Event, DecisionFacts]:
         reasons = [str(one.reply.cause or "connection") if one.outcome == "open" else one.outcome for one in heard]

@@ -65,7 +65,8 @@ class RateLimit:
         """How long until the next request may go; 0: now."""
         if len(self._taken) < self.limit:
             return 0
-        return max(0, self._taken[0] + MINUTE_NS - now)
+        # A clock that was set back makes nobody wait longer than the minute it is about.
+        return min(MINUTE_NS, max(0, self._taken[0] + MINUTE_NS - now))
 
     def take(self, now: int) -> None:
         self._taken.append(now)
@@ -185,7 +186,7 @@ class DailyBudget:
 
 
 class Pricer:
-    """The price of a call to one model: what was billed, else the package's table, else config, else unknown.
+    """The price of a call to one model: what was billed, else what the config says, else the package's table, else unknown.
 
     `per_million` is (input, output) USD per million tokens from config; `local` models cost nothing by config.
     Constructing one loads the table (about 0.2 s), so that no call in the loop pays for it.
@@ -211,13 +212,11 @@ class Pricer:
             return Cost(billed, "billed")
         if self._local:
             return Cost(Decimal(0), "local")
-        listed = self._listed(usage, now) if self._provider_id else None
-        if listed is not None:
-            return Cost(listed, "table")
         if self._per_million is not None:
             per_input, per_output = self._per_million
             return Cost((usage.input * per_input + usage.output * per_output) / _MILLION, "config")
-        return Cost(None, "unknown")
+        listed = self._listed(usage, now) if self._provider_id else None
+        return Cost(None, "unknown") if listed is None else Cost(listed, "table")
 
     def worst(self, input_tokens_bound: int, max_output_tokens: int, now: int) -> Decimal | None:
         """USD of the dearest a call begun now may be: nothing from the cache, all of it written there; None: no price known."""

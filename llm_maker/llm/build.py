@@ -67,9 +67,9 @@ class Plan(msgspec.Struct, frozen=True):
 
     @property
     def local(self) -> bool:
-        """A server of one's own costs nothing, unless the config says what it costs."""
-        here = self.spec.local or urlsplit(self.base_url or self.spec.base_url).hostname in _LOOPBACK
-        return here and self.per_million is None
+        """A server of one's own costs nothing, unless the config says what it costs; a provider behind a proxy here does."""
+        here = not self.spec.key_required and urlsplit(self.base_url or self.spec.base_url).hostname in _LOOPBACK
+        return (self.spec.local or here) and self.per_million is None
 
 
 class Mind(msgspec.Struct, frozen=True):
@@ -104,6 +104,15 @@ class Surroundings(msgspec.Struct, frozen=True):
 
 def resolve(config: Config, secrets: Secrets, *, simulated_feed: bool) -> Mind:
     """Whom the config means: `auto` is the first usable key, else the simulated analyst on its own feed, else rules alone."""
+    mind = _resolve(config, secrets, simulated_feed=simulated_feed)
+    if config.llm.reserve and not mind.members:
+        raise NotAvailable(
+            f"llm.reserve names models, and there is none they could stand in for ({mind.text}); name it in llm.provider"
+        )
+    return mind
+
+
+def _resolve(config: Config, secrets: Secrets, *, simulated_feed: bool) -> Mind:
     llm = config.llm
     reserve = tuple(_plan(one, secrets) for one in llm.reserve)
     if llm.ensemble:

@@ -101,7 +101,7 @@ class Member:
         say: Callable[[Level, str], None],
         clock: Callable[[], int] = time.time_ns,
         sleep: Sleep = asyncio.sleep,
-        dice: Callable[[], float] = random.random,
+        dice: Callable[[], float] | None = None,
     ) -> None:
         assert unknown_call_usd > 0, "a call whose price nobody knows is never free"
         self.name = name
@@ -116,7 +116,10 @@ class Member:
         self._max_output_tokens = max_output_tokens
         self._unknown_call_usd = unknown_call_usd
         self._say = say
-        self._clock, self._sleep, self._dice = clock, sleep, dice
+        self._clock, self._sleep = clock, sleep
+        # Each its own, and the same in each run: a backtest is repeated to the nanosecond.
+        self._dice = random.Random(name).random if dice is None else dice
+        self._waiting = False
         self._said: set[str] = set()
 
     def key(self, completion_model: str) -> str:
@@ -165,7 +168,11 @@ class Member:
             wait_ns = max(self._rate.wait_ns(now), patience_ns)
             left_s = deadline_s - (now - begun + wait_ns) / NS_PER_S
             words = self._wait_words(now, wait_ns)
-            if attempt == 0 and wait_ns > 0:
+            if wait_ns <= 0:
+                self._waiting = False
+            elif not self._waiting:
+                # Once until a call goes without waiting: one that is always at its limit has said so.
+                self._waiting = True
                 self._say(Level.INFO, words)
             if left_s < MIN_CALL_S and (attempt > 0 or wait_ns > 0):
                 return Reply(outcome="rate_wait", detail=words)

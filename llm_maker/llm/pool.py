@@ -152,7 +152,8 @@ def _together(market_id: str, said: Sequence[_Said], mode: Mode) -> Signal:
         p_high=high,
         reasoning=_words(heard, lambda s: s.reasoning),
         evidence=_words(heard, lambda s: s.evidence),
-        share=_mean([(s.signal.share, s.weight) for s in said if s.signal.share is not None]),
+        # What an outvoted model would have put on the other side is nobody's wish.
+        share=_mean([(s.signal.share, s.weight) for s in said if s.signal.share is not None and s.signal.action is action]),
         disagreement=disagreement,
     )
 

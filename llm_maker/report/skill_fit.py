@@ -55,12 +55,16 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Judged(msgspec.Struct, frozen=True):
-    """A weight with its reason. `zeroed`: no skill of late; `proved`: it stands on the model's own gate."""
+    """A weight with its reason. `zeroed`: no skill of late; `proved`: it stands on the model's own gate.
+
+    `measured` False: too little is known, and the prior that is set stands in its place.
+    """
 
     weight: float
     why: str
     zeroed: bool = False
     proved: bool = False
+    measured: bool = True
 
 
 def measure(forecasts: Sequence[Forecast], *, now_ns: int, rules: Rules) -> dict[str, Skill]:
@@ -75,7 +79,7 @@ def measure(forecasts: Sequence[Forecast], *, now_ns: int, rules: Rules) -> dict
     for n event-days; a category is shrunk in the same way towards the model's W. Raises AssertionError where simulated and
     real forecasts are mixed: one scope at a time.
     """
-    assert rules.horizon_s in HORIZONS_S, "the market is looked at again at these horizons only"
+    assert rules.horizon_s in HORIZONS_S[1:], "the market is looked at again at these horizons, and the first one is the reference"
     assert len({f.simulated for f in forecasts}) <= 1, "simulated forecasts say nothing of real models"
     named: dict[str, list[Forecast]] = defaultdict(list)
     for f in sorted(forecasts, key=_in_order):
@@ -130,6 +134,7 @@ def _skill(
 ) -> Skill:
     return Skill(
         weight=verdict.weight,
+        measured=verdict.measured,
         why=verdict.why,
         platt=scale,
         trust=trust,
@@ -168,13 +173,15 @@ def _judge(sample: list[Row], slope: Slope, shrunk: float, now_ns: int, rules: R
     if not rules.gate:
         if slope.xx > 0.0:
             return _Judged(weight, f"measured: slope {_interval(slope)} in {slope.event_days} event-days")
-        return _Judged(weight, "prior" if whole is None else f"of all categories: {whole.why}")
+        if whole is None:
+            return _Judged(weight, "prior", measured=False)
+        return _Judged(weight, f"of all categories: {whole.why}", measured=whole.measured)
     if slope.event_days < rules.gate_event_days:
         if whole is not None and whole.proved:
             return _Judged(min(weight, whole.weight), f"of all categories: {whole.why}")
-        return _Judged(rules.user_weight, f"gate: {slope.event_days} of {rules.gate_event_days} event-days")
+        return _Judged(rules.user_weight, f"gate: {slope.event_days} of {rules.gate_event_days} event-days", measured=False)
     if slope.bound <= 0.0:
-        return _Judged(rules.user_weight, f"gate: lower bound {slope.bound:.3f} of the slope is not above 0")
+        return _Judged(rules.user_weight, f"gate: lower bound {slope.bound:.3f} of the slope is not above 0", measured=False)
     return _Judged(_clipped(slope.bound, rules), f"gate passed: slope {_interval(slope)}, at its lower bound", proved=True)
 
 

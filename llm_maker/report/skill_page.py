@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from llm_maker.core.skill import Knots, Skill
+from llm_maker.report.slope import UNBOUNDED
 
 ALL = "all"
 """Shown where the category is empty."""
@@ -24,9 +25,9 @@ def lines(skills: Mapping[str, Skill]) -> list[str]:
             (
                 _short(model),
                 category or ALL,
-                f"{skill.weight:.3f}",
+                f"{skill.weight:.3f}" if skill.measured else "prior",
                 f"{skill.slope:+.3f}",
-                f"{skill.slope_low:+.2f}..{skill.slope_high:+.2f}",
+                f"{skill.slope_low:+.2f}..{skill.slope_high:+.2f}" if skill.slope_high < UNBOUNDED else "-",
                 str(skill.signals),
                 str(skill.event_days),
                 str(skill.outcomes),

@@ -13,13 +13,15 @@ from statistics import NormalDist
 
 import msgspec
 
-from llm_maker.core.skill import Forecast
+from llm_maker.core.skill import HORIZONS_S, Forecast
 from llm_maker.core.values import NS_PER_S, expit
 
 UNBOUNDED = 1_000.0
 """What stands for infinity in an interval: nothing is known; JSON has no other word for it."""
 MAX_X = 100.0
 """Log-odds, or a log price, beyond this are no market's."""
+REFERENCE_S = HORIZONS_S[0]
+"""After the answer: where the later move is measured from."""
 _DAY_NS = 86_400 * NS_PER_S
 
 
@@ -54,17 +56,19 @@ class Slope(msgspec.Struct, frozen=True):
 def rows(forecasts: Iterable[Forecast], horizon_s: int, disagreement: Callable[[Forecast], float | None]) -> list[Row]:
     """Opinions with a price at the horizon, in the order they came; those of which nothing can be said (None) are left out.
 
+    The move is from the price a while after the answer: the one at the answer is part of d, and its noise would look like skill.
+
     Opinions of one market within one span of the horizon's length (spans start at midnight UTC) look at the same move:
     they share the weight of one.
     """
     span_ns = horizon_s * NS_PER_S
     found = []
     for f in forecasts:
-        d, later = disagreement(f), f.later.get(horizon_s)
-        if d is None or later is None or not abs(later) <= MAX_X:
+        d, first, later = disagreement(f), f.later.get(REFERENCE_S), f.later.get(horizon_s)
+        if d is None or first is None or later is None or not (abs(later) <= MAX_X and abs(first) <= MAX_X):
             continue
         event_day = (f.event_id or f.instrument, f.ts // _DAY_NS)
-        found.append(Row(d, _move(f.x_market, later), 1.0, event_day, (f.instrument, f.ts // span_ns), f.ts, f.confidence))
+        found.append(Row(d, _move(first, later), 1.0, event_day, (f.instrument, f.ts // span_ns), f.ts, f.confidence))
     sharing = Counter(row.block for row in found)
     return [msgspec.structs.replace(row, weight=1.0 / sharing[row.block]) for row in found]
 

@@ -31,6 +31,8 @@ class DaemonLog:
         self._secrets = [s for s in secrets if len(s) >= _MIN_SECRET]
         self._level = _ORDER[level]
         self._show = show
+        self.now: Callable[[], int] | None = None
+        """Market time, once there is one; what is said before has no timestamp."""
         self._logger: Any = structlog.wrap_logger(
             self._file,
             processors=[self._redact, structlog.processors.JSONRenderer()],
@@ -42,8 +44,8 @@ class DaemonLog:
         self._emit(notice.level, notice.code, notice.text, timestamp=iso(ts), market_id=notice.instrument)
 
     def say(self, level: Level, code: str, text: str) -> None:
-        """What a port or the wiring has to tell; it has no market time."""
-        self._emit(level, code, text)
+        """What a port or the wiring has to tell."""
+        self._emit(level, code, text, **({} if self.now is None else {"timestamp": iso(self.now())}))
 
     def fault(self, fault: BaseException, resting: list[str]) -> None:
         """A bug of ours: the whole story into the file, one line to the person."""

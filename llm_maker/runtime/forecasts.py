@@ -13,10 +13,11 @@ import msgspec
 
 from llm_maker.core import events as e
 from llm_maker.core.advice import Signal
+from llm_maker.core.quote import others_best
 from llm_maker.core.signals import bias_sign, market_x
 from llm_maker.core.skill import HORIZONS_S, Forecast
 from llm_maker.core.state import Market, State
-from llm_maker.core.values import NS_PER_S, PPM
+from llm_maker.core.values import NS_PER_S, PPM, Side
 from llm_maker.runtime.rows import ForecastRow, MarkRow, OutcomeRow, Row, Scope
 
 PATIENCE = 0.1
@@ -54,18 +55,24 @@ class ForecastBook:
 
     def _received(self, ts: int, event: e.SignalsReceived) -> list[Row]:
         rows: list[Row] = []
-        for signal in event.signals:
+        said = [(signal, event.model, "used", event.prompt_version) for signal in event.signals]
+        said += [(signal, m.model, "member", m.prompt_version) for m in event.members for signal in m.signals]
+        for signal, model, role, version in said:
             market = self._market(signal.market_id)
-            if market is not None:
-                rows.append(_row(event, signal, market, event.model, "used", event.prompt_version))
+            x = self._x(market)
+            d = _used(event, signal, market) if market is not None and role == "used" else None
+            # What the core refused, or heard too late, was not used and measures nothing.
+            if market is not None and x is not None and (d is not None or role == "member"):
+                rows.append(_row(event, signal, market, x, model, role, version, d))
                 self._watch(ts, event.decision_id, signal.market_id, {})
-        for member in event.members:
-            for signal in member.signals:
-                market = self._market(signal.market_id)
-                if market is not None:
-                    rows.append(_row(event, signal, market, member.model, "member", member.prompt_version))
-                    self._watch(ts, event.decision_id, signal.market_id, {})
         return rows
+
+    def _x(self, market: Market | None) -> float | None:
+        """The market's log-odds without our own quotes, which an opinion tilts; None: no trust, or nobody else on both sides."""
+        if market is None or not market.book.trusted:
+            return None
+        bid, ask = (others_best(self._state, market, side)[0] for side in (Side.BUY, Side.SELL))
+        return market_x(market.instrument, (bid + ask) / 2) if bid and ask else None
 
     def _market(self, name: str) -> Market | None:
         """A market whose price can be compared with a probability now."""
@@ -85,12 +92,12 @@ class ForecastBook:
         while self._due and self._due[0][0] <= ts:
             due, horizon, decision, instrument = entry = heapq.heappop(self._due)
             market = self._market(instrument)
-            if market is not None and not market.book.trusted and ts - due <= PATIENCE * horizon * NS_PER_S:
+            x, late = self._x(market), ts - due > PATIENCE * horizon * NS_PER_S
+            if market is not None and x is None and not late:
                 waiting.append(entry)
                 continue
             self._known.discard((horizon, decision, instrument))
-            if market is not None and market.book.trusted and ts - due <= PATIENCE * horizon * NS_PER_S:
-                x = market_x(market.instrument, market.mark)
+            if x is not None and not late:
                 rows.append(MarkRow(decision_id=decision, instrument=instrument, horizon_s=horizon, x_market=x))
         for entry in waiting:
             heapq.heappush(self._due, entry)
@@ -121,7 +128,9 @@ def read_forecasts(select: Select, scope: Scope, since_ns: int = 0) -> list[Fore
     return found
 
 
-def _row(e_: e.SignalsReceived, signal: Signal, market: Market, model: str, role: str, version: str) -> ForecastRow:
+def _row(
+    e_: e.SignalsReceived, signal: Signal, market: Market, x: float, model: str, role: str, version: str, d: float | None
+) -> ForecastRow:
     instrument = market.instrument
     return ForecastRow(
         decision_id=e_.decision_id,
@@ -134,8 +143,8 @@ def _row(e_: e.SignalsReceived, signal: Signal, market: Market, model: str, role
         p_yes=signal.p_yes,
         confidence=signal.confidence,
         bias=bias_sign(signal.directional_bias),
-        x_market=market_x(instrument, market.mark),
-        d=_used(e_, signal, market) if role == "used" else None,
+        x_market=x,
+        d=d,
         simulated=e_.simulated,
     )
 

@@ -204,7 +204,7 @@ def test_a_small_weight_moves_positions_and_sizes_by_its_share(weight, part):
     whole = rig.market().opinion.target_net - 10 * SHARE
     assert whole == 75 * SHARE
     view = opinion_of(rig)
-    assert view.target_net == pytest.approx(10 * SHARE + part * whole, abs=1)
+    assert view.target_net == pytest.approx(part * (whole + 10 * SHARE), abs=1)
     assert view.size_ratio == pytest.approx(1.0 + part * 0.5)
 
 

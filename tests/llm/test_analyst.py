@@ -226,7 +226,7 @@ async def test_side_by_side_and_pooled():
     up, down = good(signal(p_yes=0.9, **YES)), good(signal(p_yes=0.5))
     bench = Bench([up], [down], skills={"fake/a-1|": Skill(weight=0.3, signals=99), "fake/b-1|": Skill(weight=0.1, signals=99)})
     (event,) = await bench.cycles()
-    assert event.model == "pool:fake/a-1+fake/b-1" and event.cost == 4000
+    assert event.model == "pool:fake/a+fake/b" and event.cost == 4000
     (pooled,) = event.signals
     assert pooled.action is Action.BUY_YES and pooled.confidence == pytest.approx(0.45) and pooled.disagreement > 0.9
     assert [(m.model, m.weight, m.signals[0].p_yes) for m in event.members] == [
@@ -249,8 +249,8 @@ async def test_who_hangs_is_left_out_and_holds_nobody_up():
     bench = Bench([NEVER, NEVER, NEVER], [], timeout_s=20.0)
     first, second, *_, last = await bench.cycles(5)
     assert bench.facts[0].latency_ms == 20_000.0
-    assert first.model == second.model == "pool:fake/a+fake/b-1", "the name stays when one of it is out"
-    assert last.model == "pool:fake/a-1+fake/b-1"
+    assert first.model == second.model == "pool:fake/a+fake/b", "the name stays when one of it is out"
+    assert last.model == "pool:fake/a+fake/b"
     assert [(m.outcome, m.weight) for m in first.members] == [("timeout", 0.0), ("ok", 1.0)]
     assert [s.disagreement for s in first.signals] == [0.0]
     assert [text.split(" (")[0].split(":")[0] for _, text in bench.said] == [
@@ -262,7 +262,7 @@ async def test_who_hangs_is_left_out_and_holds_nobody_up():
 async def test_the_reserve_stands_in_under_its_own_name_one_after_another():
     bench = Bench([fault("overload")] * 2, [fault("malformed")], reserve=([fault("refusal")], []))
     events = await bench.cycles(2)
-    assert events[0].model == "fake/s-1" and events[1].model == "pool:fake/a-1+fake/b-1"
+    assert events[0].model == "fake/s-1" and events[1].model == "pool:fake/a+fake/b"
     assert [(m.model, m.outcome) for m in events[0].members] == [
         ("fake/a", "overload"), ("fake/b", "malformed"), ("fake/r", "refusal"), ("fake/s-1", "ok"),
     ]  # fmt: skip

@@ -13,7 +13,7 @@ from llm_maker.core.skill import Forecast, at, skill_key
 from llm_maker.core.values import NS_PER_S, expit, logit
 from llm_maker.report import platt
 from llm_maker.report.skill_fit import Rules, measure
-from llm_maker.report.slope import UNBOUNDED, rows, student_quantile, through_zero
+from llm_maker.report.slope import REFERENCE_S, UNBOUNDED, rows, student_quantile, through_zero
 
 HOUR = 3_600 * NS_PER_S
 DAY = 24 * HOUR
@@ -28,7 +28,9 @@ def forecast(**given):
         "ts": NOW - DAY, "decision_id": "d", "model": "m", "category": "c", "instrument": "i", "event_id": "", "role": "used",
         "p_yes": 0.6, "confidence": 0.7, "bias": 1, "x_market": 0.0,
     }  # fmt: skip
-    return Forecast(**plain | given)
+    told = Forecast(**plain | given)
+    # Where the move is measured from; unless said otherwise nothing has happened until then.
+    return msgspec.structs.replace(told, later={REFERENCE_S: told.x_market} | told.later) if told.later else told
 
 
 def moment(dice, slope, *, day, event, hours=(1, 2, 5), instruments=2, noise=0.1, **given):
