@@ -19,8 +19,15 @@ BUILT_IN = "default"
 
 
 def _day(value: Any) -> Any:
-    """YAML reads an unquoted day as a date."""
-    return value.isoformat() if type(value) is date else value
+    """YAML reads an unquoted day as a date; a quoted one must be a day too."""
+    if type(value) is date:
+        return value.isoformat()
+    if isinstance(value, str):
+        try:
+            return date.fromisoformat(value).isoformat()
+        except ValueError:
+            raise ValueError(f"{value!r} is no day; must be like 2026-05-31") from None
+    return value
 
 
 def _checked_url(url: str | None, provider: str) -> None:
@@ -121,6 +128,11 @@ class Llm(Section):
         _checked_url(self.base_url, self.provider)
         if (self.price_per_million_input_usd is None) != (self.price_per_million_output_usd is None):
             raise ValueError("price_per_million_input_usd and price_per_million_output_usd go together")
+        alone = {"model", "base_url", "price_per_million_input_usd", "price_per_million_output_usd"} & self.model_fields_set
+        if self.ensemble and any(getattr(self, name) is not None for name in alone):
+            raise ValueError(f"{min(alone)} stands beside an ensemble and would be read by nobody; give it to a member")
+        if self.bandit and self.ensemble_mode == "vote":
+            raise ValueError("bandit is true and ensemble_mode is 'vote'; the bandit asks one model, which has nobody to vote with")
         if self.ensemble and self.provider != "auto":
             raise ValueError(f"provider is {self.provider!r} beside an ensemble; name it among the ensemble, or set provider: auto")
         if not self.prompts:

@@ -77,7 +77,7 @@ def _models(config: Config, header: dict[str, Any], play: Wanted | None) -> Iter
     if play is None:
         yield None
         return
-    rules = {one["condition_id"]: str(one.get("rules", "")) for one in header["instruments"]}
+    rules = {one["condition_id"]: str(one.get("rules") or "") for one in header["instruments"]}
     try:
         models = Playback(config, play, lambda market: rules.get(market, ""), today=lambda: iso(LiveClock().now()))
     except NotAvailable as error:

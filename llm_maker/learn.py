@@ -24,12 +24,14 @@ from llm_maker.core.values import NS_PER_S
 from llm_maker.llm.bandit import Record, records
 from llm_maker.port import Emit
 from llm_maker.report.skill_fit import Rules, measure
+from llm_maker.report.slope import REFERENCE_S
 from llm_maker.runtime.forecasts import read_forecasts
 from llm_maker.runtime.rows import Scope
 
 DAY_NS = 86_400 * NS_PER_S
 REACH_NS = 365 * DAY_NS
-"""How far back the record is read."""
+MOST = 150_000
+"""How far back the record is read, and how much of it at most: about 170 MB for as long as it takes."""
 LOOK_S = 30.0
 """How often it is looked whether a new day has begun, wall time."""
 PATIENCE_S = 300.0
@@ -164,7 +166,11 @@ def main() -> int:
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=30)) as connection:
             forecasts = read_forecasts(
-                lambda sql, values: connection.execute(sql, values).fetchall(), job.scope, max(0, job.now_ns - REACH_NS)
+                lambda sql, values: connection.execute(sql, values).fetchall(),
+                job.scope,
+                max(0, job.now_ns - REACH_NS),
+                most=MOST,
+                horizons=(REFERENCE_S, job.rules.horizon_s),
             )
     except sqlite3.Error as error:
         sys.stderr.write(f"{job.ledger}: {error}\n")

@@ -18,6 +18,8 @@ from llm_maker.runtime.journal_reader import JournalReader
 from tests.fakes.models import THROWAWAY_KEY, ModelServer
 
 KEYS = dict.fromkeys(KEY_OF.values(), THROWAWAY_KEY)
+SMALL = {"paper.markets": 3}
+"""As much of a market as a test of the slow loop needs."""
 DECISION = {
     "timestamp", "decision_id", "model", "prompt_version", "num_signals", "signals", "portfolio_state", "reason", "latency_ms",
     "tokens", "cost_usd", "outcome", "note", "fallback", "signals_simulated", "signals_invalid", "members", "account", "venue",
@@ -74,7 +76,7 @@ def single(provider: str, server: ModelServer, **more: Any) -> dict[str, Any]:
 
 async def play(
     home: Path,
-    overrides: Mapping[str, Any],
+    overrides: dict[str, Any],
     *,
     secrets: Mapping[str, str] = KEYS,
     until: float = 60.0,

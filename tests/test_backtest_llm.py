@@ -19,6 +19,7 @@ from llm_maker.core.values import NS_PER_S
 from llm_maker.keys import Secrets
 from llm_maker.lab import replay as prove
 from llm_maker.llm.cassette import HEADER, MISSING, CassetteError, Writer
+from llm_maker.llm.offline import Outside
 from llm_maker.llm.playback import Wanted
 from llm_maker.runtime.journal_reader import read_journal
 from llm_maker.runtime.tape import TapeWriter
@@ -83,7 +84,10 @@ def config_file(folder, port=1, **llm):
         "cutoff": "2026-01-31",
     } | llm
     path = folder / "config.yaml"
-    plain = {"llm": fields, "strategy": {"refresh_seconds": 30, "decision_interval": 30}}
+    plain = {
+        "llm": {key: value for key, value in fields.items() if value is not None},
+        "strategy": {"refresh_seconds": 30, "decision_interval": 30},
+    }
     path.write_text(json.dumps(plain))
     return path
 
@@ -257,8 +261,8 @@ def test_an_ensemble_is_played_each_member_its_own_part(server, tmp_path):
     member = {"provider": "openai_compatible", "base_url": f"http://127.0.0.1:{server.port}/v1"}
     prices = {"price_per_million_input_usd": 1, "price_per_million_output_usd": 10}
     server.answer, plain = different, server.answer
-    config = config_file(tmp_path, ensemble=[{**member, "model": name, **prices} for name in ("one", "two")], provider="auto",
-                         model=None, base_url=None)  # fmt: skip
+    alone = dict.fromkeys(("provider", "model", "base_url", *prices))
+    config = config_file(tmp_path, ensemble=[{**member, "model": name, **prices} for name in ("one", "two")], **alone)
     first = run(tape, tmp_path / "asked", tmp_path / "c", config, ask=True, env=KEYS)
     server.answer = plain
     again = run(tape, tmp_path / "played", tmp_path / "c", config)
@@ -358,6 +362,24 @@ def test_a_full_disk_ends_it_at_once_and_what_was_paid_for_is_kept(server, tmp_p
     with pytest.raises(OSError, match="the disk is full"):
         run(tape, tmp_path, tmp_path / "c", config, ask=True, env=KEYS)
     assert len(lines_of(tmp_path / "c")) == 2 and not threads()
+
+
+@pytest.mark.timeout(60)
+def test_an_interrupt_leaves_what_was_paid_for_and_nothing_running(server, tmp_path, monkeypatch):
+    tape, config, paces = make_tape(tmp_path / "tape.jsonl"), config_file(tmp_path, server.port), []
+
+    def interrupted(self):
+        paces.append(1)
+        if len(paces) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Outside, "_keep_pace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tape, tmp_path, tmp_path / "c", config, ask=True, env=KEYS)
+    assert len(lines_of(tmp_path / "c")) == 2 and not threads()
+    monkeypatch.undo()
+    result = run(tape, tmp_path, tmp_path / "c", config, ask=True, env=KEYS)
+    assert result["llm"]["played"] == 2 and result["llm"]["asked"] == result["decisions"] - 2, "it is gone on with"
 
 
 @pytest.mark.shared

@@ -41,7 +41,7 @@ SIMULATED = {
 
 
 def told_by(model: str, *, slope: float, days: int = 60, simulated: bool = True, seed: int = 7) -> list[tuple[int, Row]]:
-    """Opinions of `days` days on five markets, each with the market's move an hour later: `slope` times the disagreement."""
+    """Opinions of `days` days on five markets, each with the market's move within an hour: `slope` times the disagreement."""
     dice, rows = Random(seed), []
     for day in range(days):
         for market in range(5):
@@ -52,8 +52,10 @@ def told_by(model: str, *, slope: float, days: int = 60, simulated: bool = True,
                 event_id=f"e{market}", p_yes=expit(d), confidence=0.7, bias=1 if d > 0 else -1, x_market=0.0, d=d,
                 simulated=simulated,
             )  # fmt: skip
-            mark = MarkRow(decision_id=decision, instrument=f"m{market}", horizon_s=3_600, x_market=moved)
-            rows += [(ts, opinion), (ts + 3_600 * NS_PER_S, mark)]
+            rows.append((ts, opinion))
+            for horizon, x in ((300, 0.0), (3_600, moved)):
+                mark = MarkRow(decision_id=decision, instrument=f"m{market}", horizon_s=horizon, x_market=x)
+                rows.append((ts + horizon * NS_PER_S, mark))
     return rows
 
 

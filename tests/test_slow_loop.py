@@ -103,7 +103,7 @@ async def test_the_reserve_steps_in_and_steps_back(tmp_path: Path):
     down = iter(["500"] * 2 + ["ok"] * 1_000)
     async with ModelServer(fault=lambda seen: next(down) if seen.wire == "messages" else None) as server:
         overrides = single("anthropic", server) | {"llm.reserve": [named("deepseek", server)]}
-        run = await play(tmp_path, OFTEN | overrides, until=120.0)
+        run = await play(tmp_path, OFTEN | overrides, until=70.0)
     assert server.violations == []
     models = [line["model"] for line in run.answered]
     assert models[0] == "deepseek/deepseek-flash" and set(models[1:]) == {"anthropic/claude-haiku-5-5"}
@@ -176,7 +176,7 @@ async def test_the_bandit_tries_every_prompt(tmp_path: Path):
         (tmp_path / "prompts" / name / "system.txt").write_text(f"You are {name}.\n\n$contract\n")
     own = {"llm.prompts_dir": "prompts", "llm.prompts": ["calm", "bold"], "llm.bandit": True}
     async with ModelServer() as server:
-        run = await play(tmp_path, OFTEN | own | single("openai", server), until=120.0)
+        run = await play(tmp_path, OFTEN | own | single("openai", server), until=90.0)
     assert server.violations == []
     assert {seen.system.split(".")[0] for seen in server.seen} == {"You are calm", "You are bold"}
     assert all(len(line["members"]) == 1 for line in run.answered) and len(run.answered) == len(server.seen) > 5
@@ -189,7 +189,7 @@ async def scouted(home: Path, monkeypatch: pytest.MonkeyPatch, provider: str) ->
     day = f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}"
     async with ModelServer(search_text=NOTES.replace("2026-11-20", day)) as server:
         news = {f"llm.news.{key}": value for key, value in named(provider, server).items()}
-        run = await play(home, OFTEN | news | single("deepseek", server), until=180.0, speed=30.0)
+        run = await play(home, OFTEN | news | single("deepseek", server), until=75.0, speed=15.0)
     assert server.violations == []
     searches = [seen for seen in server.seen if seen.search_tools]
     asked = [seen for seen in server.seen if not seen.search_tools]
@@ -221,12 +221,12 @@ def poor(server: ModelServer, **more: Any) -> dict[str, Any]:
 
 async def test_the_budget_holds_and_outlives_the_daemon(tmp_path: Path):
     async with ModelServer(usage=Usage(input=6_000, output=1_000)) as server:
-        first = await play(tmp_path, poor(server), until=120.0)
+        first = await play(tmp_path, poor(server), until=100.0)
         asked = len(server.seen)
         assert asked == 3, "the fourth might cost more than is left"
         spent = json.loads(first.kept("llm_budget"))
         assert Decimal(spent["spent_usd"]) == Decimal("0.003")
-        again = await play(tmp_path, poor(server), until=90.0)
+        again = await play(tmp_path, poor(server), until=30.0)
     assert len(server.seen) == asked, "a restart fills no purse"
     assert json.loads(again.kept("llm_budget")) == spent
     outcomes = [line["outcome"] for line in first.lines() if line["outcome"] in ("ok", "budget", "fallback")]
@@ -246,7 +246,7 @@ async def test_a_call_that_was_cut_off_by_the_end_is_on_the_bill(tmp_path: Path)
 async def test_a_jump_makes_the_model_look_again(tmp_path: Path):
     jumpy = {"risk.jump_ticks": 1, "paper.activity": 200.0, "paper.regime": "toxic", "risk.jump_cooldown_seconds": 1.0}
     async with ModelServer() as server:
-        run = await play(tmp_path, jumpy | single("openai", server), until=240.0)
+        run = await play(tmp_path, jumpy | single("openai", server), until=120.0)
     lines = [line for line in run.answered if "jump" in line["reason"]]
     assert lines and any("asked_because jump" in seen.user for seen in server.seen)
     asked: set[str] = set()
@@ -261,7 +261,7 @@ async def test_a_jump_makes_the_model_look_again(tmp_path: Path):
 async def test_what_a_model_says_wrongly_costs_only_its_own_signal(tmp_path: Path):
     script = [Step("seed"), Step("injection"), Step("exit_unsure"), Step("wrong_handle")]
     async with ModelServer([*script]) as server:
-        run = await play(tmp_path, OFTEN | single("openai", server), until=90.0)
+        run = await play(tmp_path, OFTEN | single("openai", server), until=75.0)
     assert [line["outcome"] for line in run.lines()][:4] == ["ok", "ok", "ok", "malformed"]
     orders = [line for line in run.lines("executions") if line["event"] == "order"]
     assert orders and all(order["post_only"] for order in orders), "no advice crosses the spread"

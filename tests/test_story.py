@@ -17,9 +17,10 @@ KEY = "sk-THROWAWAY-ONLY-FOR-TESTS-0001"
 
 
 async def tell(home: Path, script: list[str], market_seconds: float, **overrides: object) -> tuple[app.Daemon, list[dict]]:
-    """Run the daemon on a simulated market at speed, its model being the fake server; its decision log."""
+    """Run the daemon on a small simulated market at speed, its model being the fake server; its decision log."""
     async with ModelServer(script, hang_s=5.0) as server:
-        config = load(None, {}, {"llm.provider": "openai_compatible", "llm.base_url": server.url, "llm.model": "fake", **overrides})
+        llm = {"llm.provider": "openai_compatible", "llm.base_url": server.url, "llm.model": "fake"}
+        config = load(None, {}, {"paper.markets": 3, **llm, **overrides})
         daemon = app.Daemon(
             config, Secrets({"OPENAI_API_KEY": KEY}), home, app.Options(speed=150.0, until=market_seconds), lambda line: None
         )
@@ -51,6 +52,7 @@ async def test_stops_work_in_fallback(tmp_path: Path):
         ["500"] * 1000,
         900.0,
         **{
+            "paper.markets": 8,
             "paper.regime": "toxic",
             "paper.activity": 200.0,
             "execution.max_spread_threshold": 0.2,
@@ -75,6 +77,6 @@ async def test_stops_work_in_fallback(tmp_path: Path):
 
 @pytest.mark.parametrize("step", ["hang", "reset"])
 async def test_a_dead_server_is_a_named_failure(tmp_path: Path, step: str):
-    _, lines = await tell(tmp_path, [step] * 100, 600.0, **{"llm.timeout_seconds": 2.0})
+    _, lines = await tell(tmp_path, [step] * 100, 250.0, **{"llm.timeout_seconds": 2.0})
     outcomes = {line["outcome"] for line in lines}
     assert outcomes <= {"timeout" if step == "hang" else "connection", "fallback"} and len(outcomes) == 1 + ("fallback" in outcomes)

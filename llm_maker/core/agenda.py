@@ -15,7 +15,7 @@ from llm_maker.core.events import SignalsFailed, SignalsReceived, SignalsSkipped
 from llm_maker.core.exits import gain_ratio
 from llm_maker.core.params import sizes
 from llm_maker.core.skill import skill_of
-from llm_maker.core.state import Market, State, Tally
+from llm_maker.core.state import Market, State, Tally, acting
 from llm_maker.core.step import Step
 from llm_maker.core.values import NS_PER_S, Mode
 
@@ -185,7 +185,7 @@ def _take_signal(step: Step, market: Market, signal: Signal, event: SignalsRecei
     market.opinion = verdict.opinion
     market.dirty = True
     remember(market, signal, step.now)
-    if signal.action is Action.EXIT and market.position.net:
+    if signal.action is Action.EXIT and market.position.net and acting(state, market) is not None:
         step.notice(Level.INFO, "exit_signal", "the model says exit: reduce-only until flat", market.instrument.id)
 
 

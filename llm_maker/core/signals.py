@@ -134,7 +134,8 @@ def accept(
         expires = min(expires, max(now, instrument.end_ns - params.expire_before_end_ns))
     d0 = (1.0 - k) * kept + k * raw
     allotted = None
-    if signal.share is not None and instrument.kind is Kind.BINARY:
+    buys = signal.action in (Action.BUY_YES, Action.BUY_NO)
+    if signal.share is not None and buys and instrument.kind is Kind.BINARY:
         allotted = _allotted(signal, instrument, mid, d0, skill, bankroll, params)
     opinion = Opinion(
         signal=signal,
@@ -179,9 +180,11 @@ def bias_sign(bias: Bias) -> int:
 
 
 def _disagreement(signal: Signal, instrument: Instrument, x: float, params: SignalParams, skill: Skill | None) -> float:
-    if signal.p_yes is not None and instrument.kind is Kind.BINARY:
+    binary = instrument.kind is Kind.BINARY
+    if signal.p_yes is not None and binary:
         return logit(min(max(signal.p_yes, _EDGE), 1.0 - _EDGE)) - x
-    beta = at(skill.betas if skill else (), signal.confidence, params.bias_beta * signal.confidence)
+    # What was measured is in log-odds, and a linear market has none.
+    beta = at(skill.betas if skill and binary else (), signal.confidence, params.bias_beta * signal.confidence)
     return bias_sign(signal.directional_bias) * beta
 
 

@@ -21,7 +21,7 @@ from statistics import median_low
 
 import msgspec
 
-from llm_maker.core.skill import Forecast
+from llm_maker.core.skill import HORIZONS_S, Forecast
 from llm_maker.core.values import NS_PER_S, expit, logit
 
 EXPLORED = 0.05
@@ -99,13 +99,23 @@ def _value(forecast: Forecast, now: int, horizon_s: int, weight: float) -> float
     """What the opinion took off the market's squared error; None: it cannot be said, or not yet."""
     x, target = forecast.x_market, forecast.outcome
     if target is None:
-        later = forecast.later.get(horizon_s)
-        if later is None or forecast.ts + horizon_s * NS_PER_S > now or not math.isfinite(later):
+        # From the price a while after the answer: what was shown, and came back of itself, was no merit of the answer.
+        first, later = forecast.later.get(HORIZONS_S[0]), forecast.later.get(horizon_s)
+        if first is None or later is None or forecast.ts + horizon_s * NS_PER_S > now or not math.isfinite(later):
             return None
-        target = expit(later)
-    if forecast.p_yes is None or not all(map(math.isfinite, (forecast.p_yes, x, target))):
+        d = _disagreement(forecast, x)
+        return None if d is None or not math.isfinite(first) else _taken_off(first, d, expit(later), weight)
+    d = _disagreement(forecast, x)
+    return None if d is None or not math.isfinite(target) else _taken_off(x, d, target, weight)
+
+
+def _disagreement(forecast: Forecast, x: float) -> float | None:
+    if forecast.p_yes is None or not all(map(math.isfinite, (forecast.p_yes, x))):
         return None
-    d = logit(min(max(forecast.p_yes, _EDGE), 1.0 - _EDGE)) - x
+    return logit(min(max(forecast.p_yes, _EDGE), 1.0 - _EDGE)) - x
+
+
+def _taken_off(x: float, d: float, target: float, weight: float) -> float:
     return (expit(x) - target) ** 2 - (expit(x + weight * d) - target) ** 2
 
 

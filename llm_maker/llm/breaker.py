@@ -66,11 +66,17 @@ class Breaker:
 
     def may(self, now: int) -> bool:
         """Whether a call may be begun; while half-open, only one at a time."""
+        self._mend(now)
         return self._stands(now) and now >= self._told
 
     def patience_ns(self, now: int) -> int:
         """How long the server itself asked us to wait, where nothing else stands against asking; 0: not at all."""
         return max(0, self._told - now) if self._stands(now) else 0
+
+    def _mend(self, now: int) -> None:
+        """A clock that was set back makes nobody wait longer than the longest wait there is."""
+        self._told = min(self._told, now + int(LONGEST_PATIENCE_S * NS_PER_S))
+        self._not_before = min(self._not_before, now + max(STOPPED_NS, LONGEST_PAUSE_NS))
 
     def why(self, now: int) -> str:
         """Why it may not be asked; empty: it may."""

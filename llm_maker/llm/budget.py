@@ -63,10 +63,11 @@ class RateLimit:
 
     def wait_ns(self, now: int) -> int:
         """How long until the next request may go; 0: now."""
+        if self._taken and self._taken[-1] > now:
+            self._taken.clear()  # the clock was set back: when they were, nobody knows
         if len(self._taken) < self.limit:
             return 0
-        # A clock that was set back makes nobody wait longer than the minute it is about.
-        return min(MINUTE_NS, max(0, self._taken[0] + MINUTE_NS - now))
+        return max(0, self._taken[0] + MINUTE_NS - now)
 
     def take(self, now: int) -> None:
         self._taken.append(now)

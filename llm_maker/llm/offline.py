@@ -7,6 +7,7 @@ whenever the core asks; the answer is due as much later in market time as the cy
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import selectors
 import threading
@@ -30,6 +31,9 @@ _GRACE_S = 5.0
 """Beyond its deadline a real call is waited for so long; then it is left behind."""
 _MAX_PATIENCE_S = 120.0
 """Of the wall, when a server asks for it."""
+
+
+_MAX_INTERRUPTS = 10
 
 
 class Deadlock(RuntimeError):
@@ -93,17 +97,29 @@ class VirtualTime:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """To its end, in no time."""
-        return self.loop.run_until_complete(work)
+        try:
+            return self.loop.run_until_complete(work)
+        except KeyboardInterrupt:
+            self._end_tasks()
+            raise
 
     def close(self) -> None:
-        """What is still under way is cancelled."""
-        left = asyncio.all_tasks(self.loop)
-        for task in left:
-            task.cancel()
-        if left:
-            self.run(asyncio.wait(left, timeout=_GRACE_S))  # one that will not be cancelled is given up
-        self.run(self.loop.shutdown_asyncgens())
+        """What is still under way is cancelled; what will not be is given up."""
+        self._end_tasks()
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()
+
+    def _end_tasks(self) -> None:
+        for _ in range(_MAX_INTERRUPTS):
+            left = asyncio.all_tasks(self.loop)
+            for task in left:
+                task.cancel()
+            if not left:
+                return
+            # asyncio throws an interrupt out of the loop once more for each task that waited for the one it came up in.
+            with contextlib.suppress(KeyboardInterrupt):
+                self.loop.run_until_complete(asyncio.wait(left, timeout=_GRACE_S))
+                return
 
 
 class _Due(msgspec.Struct):

@@ -20,7 +20,9 @@ from llm_maker.llm.answer import MAX_PROSE
 from llm_maker.llm.snapshot import clean
 
 MEASURED_SIGNALS = 50
-"""From so many on, a measured weight counts in the pool."""
+"""From so many on, a measured slope counts in the pool."""
+MOST_SLOPE = 0.5
+"""A slope beyond this is luck as likely as skill."""
 _EDGE = 0.005
 """Probabilities nearer than this to 0 or 1 are pooled as this near."""
 _SAME = 1e-9
@@ -77,11 +79,15 @@ def parts(answers: Sequence[Voice], skills: Mapping[str, Skill], categories: Map
 
 
 def weights(keys: Sequence[str], skills: Mapping[str, Skill], category: str) -> tuple[float, ...]:
-    """Each model's part, summing to 1: as measured; the mean of the measured for one without a record; equal if nothing speaks."""
+    """Each model's part, summing to 1: its measured slope, whether or not a gate lets it act.
+
+    One without a record has the mean of the measured; all are equal if nothing speaks for any.
+    """
     measured: list[float | None] = []
     for key in keys:
         skill = skill_of(skills, key, category)
-        measured.append(max(0.0, skill.weight) if skill is not None and skill.signals >= MEASURED_SIGNALS else None)
+        told = skill is not None and skill.signals >= MEASURED_SIGNALS
+        measured.append(min(max(0.0, skill.slope), MOST_SLOPE) if skill is not None and told else None)
     known = [weight for weight in measured if weight is not None]
     mean = math.fsum(known) / len(known) if known else 0.0
     raw = [mean if weight is None else weight for weight in measured]

@@ -17,6 +17,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -109,12 +110,14 @@ def take(request: RequestSignals, *, show_price: bool = True, context: Context =
 # Foreign text.
 
 
+@lru_cache(maxsize=1024)
 def clean(text: str, limit: int) -> str:
     """Foreign text made harmless to print: compatibility forms folded, invisible characters gone, one line, cut."""
     line = _one_line(text, limit)
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
+@lru_cache(maxsize=1024)
 def fence(text: str, budget: int) -> str:
     """Foreign text inside the fence, `budget` tokens at most; it holds no fence, no link, no address, nothing like a handle."""
     room = budget - tokens(OPEN + CLOSE)

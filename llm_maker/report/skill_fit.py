@@ -92,9 +92,10 @@ def measure(forecasts: Sequence[Forecast], *, now_ns: int, rules: Rules) -> dict
     return found
 
 
-def _in_order(f: Forecast) -> bytes:
+def _in_order(f: Forecast) -> tuple[int, str, str, str, str, float, float, float, int]:
     """Sorts forecasts the same however they came: sums of floats depend on their order."""
-    return msgspec.json.encode(msgspec.structs.replace(f, later=dict(sorted(f.later.items()))))
+    p = -1.0 if f.p_yes is None else f.p_yes
+    return f.ts, f.decision_id, f.instrument, f.model, f.role, p, f.confidence, f.x_market, f.bias
 
 
 def _sound(f: Forecast) -> bool:

@@ -108,10 +108,20 @@ _SCOPED = "venue = ? AND mode = ? AND wallet = ? AND account = ?"
 Select = Callable[[str, Sequence[str | int]], list[Any]]
 
 
-def read_forecasts(select: Select, scope: Scope, since_ns: int = 0) -> list[Forecast]:
-    """Every opinion of one scope since then, oldest first, with what became of it; the last word on an outcome stands."""
+def read_forecasts(
+    select: Select, scope: Scope, since_ns: int = 0, *, most: int = -1, horizons: Sequence[int] = HORIZONS_S
+) -> list[Forecast]:
+    """Opinions of one scope since then, oldest first, with what became of them; the last word on an outcome stands.
+
+    At most the newest `most` of them, and only these horizons: a year of a large ensemble does not fit into a small machine.
+    """
+    newest = f"SELECT ts FROM forecasts WHERE {_SCOPED} ORDER BY seq DESC, n DESC LIMIT 1 OFFSET ?"
+    cut = select(newest, (*scope.key, most)) if most >= 0 else []
+    since_ns = max(since_ns, cut[0][0] + 1) if cut else since_ns
     later: dict[tuple[str, str], dict[int, float]] = {}
-    marks = f"SELECT decision_id, instrument, horizon_s, x_market FROM forecast_marks WHERE {_SCOPED} AND ts >= ?"
+    wanted = ", ".join(str(int(h)) for h in horizons)
+    marks = f"""SELECT decision_id, instrument, horizon_s, x_market FROM forecast_marks
+      WHERE {_SCOPED} AND ts >= ? AND horizon_s IN ({wanted})"""
     for decision, instrument, horizon, x in select(marks, (*scope.key, since_ns)):
         later.setdefault((decision, instrument), {})[horizon] = x
     paid = dict(select(f"SELECT instrument, paid_ppm FROM outcomes WHERE {_SCOPED} ORDER BY seq, n", scope.key))

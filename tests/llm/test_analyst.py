@@ -224,7 +224,11 @@ async def test_a_spent_budget_is_a_failure_and_asks_nobody():
 
 async def test_side_by_side_and_pooled():
     up, down = good(signal(p_yes=0.9, **YES)), good(signal(p_yes=0.5))
-    bench = Bench([up], [down], skills={"fake/a-1|": Skill(weight=0.3, signals=99), "fake/b-1|": Skill(weight=0.1, signals=99)})
+    bench = Bench(
+        [up],
+        [down],
+        skills={"fake/a-1|": Skill(weight=0.0, slope=0.3, signals=99), "fake/b-1|": Skill(weight=0.0, slope=0.1, signals=99)},
+    )
     (event,) = await bench.cycles()
     assert event.model == "pool:fake/a+fake/b" and event.cost == 4000
     (pooled,) = event.signals

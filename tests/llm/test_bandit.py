@@ -22,7 +22,9 @@ def forecast(**changed):
         "ts": T0, "decision_id": "D1", "model": "m", "category": "", "instrument": "i", "event_id": "", "role": "member",
         "p_yes": 0.7, "confidence": 0.6, "bias": 1, "x_market": 0.0, "later": {3_600: 0.2}, "prompt_version": "p",
     }  # fmt: skip
-    return Forecast(**fields | changed)
+    told = Forecast(**fields | changed)
+    # Where the later move is measured from; unless said otherwise nothing has happened until then.
+    return msgspec.structs.replace(told, later={300: told.x_market} | told.later) if told.later else told
 
 
 def only(*forecasts, now=NOW, **more):

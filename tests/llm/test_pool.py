@@ -22,7 +22,7 @@ def signal(market="0xa", action=Action.HOLD, confidence=0.6, bias=Bias.NEUTRAL, 
 
 
 def measured(weight, signals=MEASURED_SIGNALS, **changed):
-    return Skill(weight=weight, signals=signals, **changed)
+    return Skill(**{"weight": weight, "slope": weight, "signals": signals} | changed)
 
 
 def one(*voices, skills=None, mode="pool"):
@@ -153,7 +153,7 @@ _SIGNALS = st.builds(
     st.none() | st.floats(0, 1), st.text("xyz ", max_size=9),
 )  # fmt: skip
 _SKILLS = st.builds(
-    lambda weight, n, alpha, beta: Skill(weight=weight, signals=n, platt=(alpha, beta)),
+    lambda weight, n, alpha, beta: Skill(weight=weight, slope=weight, signals=n, platt=(alpha, beta)),
     st.sampled_from((0.0, 0.1, 0.2, 0.3)), st.sampled_from((0, 50, 900)), st.floats(-1, 1), st.floats(-0.5, 3),
 )  # fmt: skip
 

@@ -36,12 +36,12 @@ from tests.sim.slow_oracle import SlowOracle
 GRAIN_NS = 10 * NS_PER_S
 CALM_NS = 3 * 3_600 * NS_PER_S
 MARKETS = 2
-MAX_OUTPUT = 1_000
+MAX_OUTPUT, UNKNOWN = 1_000, 0.05
 MODELS = {"one": (1, 6), "two": (2, 8), "spare": (3, 12)}
 """USD per million tokens in and out."""
 DAY_SEEDS = (6, 3)
 """Of the ensemble and of one model alone; between them they meet every kind of failure."""
-_OUTAGES = ("connection", "overload", "timeout", "hang", "not_json", "refusal")
+_OUTAGES = ("hang", "connection", "overload", "timeout", "not_json", "refusal")
 
 
 class Pace(Ticker):
@@ -73,8 +73,14 @@ def named(model):
 
 def config_of(seed, *, alone, limit, per_minute):
     whom = named("one") if alone else {"ensemble": [named("one"), named("two")], "reserve": [named("spare")]}
-    bounds = {"daily_budget_usd": limit, "max_requests_per_minute": per_minute, "max_output_tokens": MAX_OUTPUT}
-    bounds |= {"probe_seconds": 30, "probe_max_seconds": 240}
+    bounds = {
+        "daily_budget_usd": limit,
+        "max_requests_per_minute": per_minute,
+        "max_output_tokens": MAX_OUTPUT,
+        "unknown_call_usd": UNKNOWN,
+        "probe_seconds": 30,
+        "probe_max_seconds": 240,
+    }
     return Config.model_validate(
         {
             "seed": seed,
@@ -87,7 +93,7 @@ def config_of(seed, *, alone, limit, per_minute):
     )  # fmt: skip
 
 
-def live_through(seed, days, *, alone=False, limit=9.0, per_minute=5):
+def live_through(seed, days, *, alone=False, limit=9.0, per_minute=2):
     config = config_of(seed, alone=alone, limit=limit, per_minute=per_minute)
     feed = SimulatedMarket(
         MarketParams(
@@ -131,15 +137,18 @@ def live_through(seed, days, *, alone=False, limit=9.0, per_minute=5):
         per_minute=per_minute,
         failures_to_fallback=config.llm.failures_to_fallback,
         deadline_s=cycle_seconds(config),
+        unknown_usd=Decimal(str(UNKNOWN)),
     )
     heard.append(oracle)
     offline = OfflineAnalyst(analyst, time, oracle.hear_facts)
     timeline = Timeline([("", feed), ("main", exchange), ("main", offline), ("", Pace(start))])
     session = Session([Account(Engine(state, strategy), None, oracle, [exchange, offline])], timeline)
     session.deliver(start, "main", Started(1, False))
-    while (item := timeline.pop(storm_end + CALM_NS)) is not None:
-        session.deliver(*item)
-    time.close()
+    try:
+        while (item := timeline.pop(storm_end + CALM_NS)) is not None:
+            session.deliver(*item)
+    finally:
+        time.close()
     return Story(seed, oracle, models, oracle.finish(), said)
 
 
