@@ -75,8 +75,8 @@ async def test_stops_work_in_fallback(tmp_path: Path):
     assert all(o["post_only"] != o["reason"].endswith(", taking") for o in after), "only a stop whose patience is over takes"
 
 
-@pytest.mark.parametrize("step", ["hang", "reset"])
+@pytest.mark.parametrize("step", ["hang", pytest.param("reset", marks=pytest.mark.prove)])
 async def test_a_dead_server_is_a_named_failure(tmp_path: Path, step: str):
-    _, lines = await tell(tmp_path, [step] * 100, 250.0, **{"llm.timeout_seconds": 2.0})
+    _, lines = await tell(tmp_path, [step] * 100, 480.0, **{"llm.timeout_seconds": 2.0})
     outcomes = {line["outcome"] for line in lines}
     assert outcomes <= {"timeout" if step == "hang" else "connection", "fallback"} and len(outcomes) == 1 + ("fallback" in outcomes)

@@ -33,12 +33,15 @@ def requote(step: Step, market: Market) -> None:
         return
     opinion = effective(state, market, step.now)
     crossing = _crossing_exit(step, market)
-    if crossing is not None:
+    if crossing is not None and _takeable(step, market, crossing):
         refusals = _take(step, market, crossing, allowed)
     else:
         targets = _targets(step, market, opinion, allowed)
         shaped = risk.shape(state, market, targets, allowed)
         refusals = shaped.refusals + _settle(step, market, shaped.targets, allowed, opinion)
+        if crossing is not None:
+            # While there is nothing to take, the exit goes on as maker.
+            refusals.append(f"{_exit_side(market, crossing).name.lower()} no depth within the slippage limit")
         if not targets and market.own.note:
             refusals.append(f"both {market.own.note}")
     _note_refusals(step, market, refusals)
@@ -232,16 +235,23 @@ def _take(step: Step, market: Market, plan: ExitPlan, allowed: risk.Gate) -> lis
             # An order that takes ends by itself: to cancel it could only race its own fills.
             step.withdraw(market, "exit takes")
         return []
-    missing = plan.goal_net - market.position.net
-    side = Side.BUY if missing > 0 else Side.SELL
+    side, size = _exit_side(market, plan), _takeable(step, market, plan)
     limit = _limit_price(step, market, side)
-    size = market.instrument.floor_qty(min(abs(missing), _visible(market, side, limit)))
-    if size < market.instrument.min_qty:
-        return [f"{side.name.lower()} no depth within the slippage limit"]
     if step.now < market.held_off.get(f"{side.name.lower()} taking", 0):
         return [f"{side.name.lower()} venue refused"]
     refused = step.cross(market, QuoteTarget(side, limit, size, f"exit: {plan.exiting}, taking"), allowed)
     return [f"{side.name.lower()} {refused}"] if refused else []
+
+
+def _exit_side(market: Market, plan: ExitPlan) -> Side:
+    return Side.BUY if plan.goal_net > market.position.net else Side.SELL
+
+
+def _takeable(step: Step, market: Market, plan: ExitPlan) -> int:
+    """What an exit could take now within the slippage limit; 0 where it is less than an order may be."""
+    side, missing = _exit_side(market, plan), abs(plan.goal_net - market.position.net)
+    size = market.instrument.floor_qty(min(missing, _visible(market, side, _limit_price(step, market, side))))
+    return size if size >= market.instrument.min_qty else 0
 
 
 def _limit_price(step: Step, market: Market, side: Side) -> int:

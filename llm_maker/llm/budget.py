@@ -63,7 +63,7 @@ class RateLimit:
 
     def wait_ns(self, now: int) -> int:
         """How long until the next request may go; 0: now."""
-        if self._taken and self._taken[-1] > now:
+        if self._taken and self._taken[-1] - now > MINUTE_NS:
             self._taken.clear()  # the clock was set back: when they were, nobody knows
         if len(self._taken) < self.limit:
             return 0

@@ -224,7 +224,7 @@ class Member:
             return self._failed("malformed", f"the client could not read it: {type(error).__name__}", worst, self._assumed())
         self._note("ok", "", None)
         self.last_key = self.key(completion.model)
-        cost, source = self._priced(completion.cost_usd, completion.price_source)
+        cost, source = self._priced(completion.cost_usd, completion.price_source, worst)
         if cost > worst:
             self._say_once(
                 Level.WARNING, f"{self.name}: a call cost {cost} USD; at most {worst} USD had been thought possible", "worst"
@@ -247,11 +247,13 @@ class Member:
         """Of a failure: by its tokens if they were told, the worst if it may be on the bill, else nothing."""
         if error.usage is not None:
             cost = self._pricer.cost(error.usage, None, self._clock())
-            return self._priced(cost.usd, cost.source)
+            return self._priced(cost.usd, cost.source, worst)
         return (worst, self._assumed()) if error.maybe_billed else (Decimal(0), None)
 
-    def _priced(self, usd: Decimal | None, source: PriceSource) -> tuple[Decimal, PriceSource]:
+    def _priced(self, usd: Decimal | None, source: PriceSource, worst: Decimal) -> tuple[Decimal, PriceSource]:
         if usd is None or not (usd.is_finite() and usd >= 0):
+            if self._pricer.known:
+                return worst, "assumed"
             self._alarm_price()
             return self._unknown_call_usd, "unknown"
         return usd, source

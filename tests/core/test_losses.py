@@ -155,6 +155,10 @@ def test_no_depth_within_the_limit_sends_nothing_and_says_so():
     out = live(rig, 5)
     assert not [p for p in places(out) if not p.post_only]
     assert "no depth within the slippage limit" in rig.state.refused
+    resting = rig.live(Side.SELL)
+    assert resting and all(o.post_only and o.price == 6400 for o in resting), "it goes on as maker meanwhile"
+    rig.book("m", bids=((4650, 500 * SHARE),), asks=((4900, 500 * SHARE),))
+    assert [p for p in places(live(rig, 5)) if not p.post_only], "and takes once there is something to take"
 
 
 def test_a_stop_on_an_untrusted_book_waits_and_begins_with_the_next():

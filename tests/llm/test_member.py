@@ -158,7 +158,7 @@ async def test_an_unknown_price_is_the_configured_one_and_said_once():
     assert (reply.cost_usd, reply.price_source) == (Decimal("0.05"), "unknown")
     for nonsense in (Decimal("NaN"), Decimal("-1"), Decimal("Infinity")):
         (reply,), *_ = await ask(cost=nonsense)
-        assert (reply.cost_usd, reply.price_source) == (Decimal("0.05"), "unknown")
+        assert (reply.cost_usd, reply.price_source) == (WORST, "assumed"), "of a known price no more than was set aside"
 
 
 async def test_a_dearer_call_than_was_thought_possible_is_booked_and_said():

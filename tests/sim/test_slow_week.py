@@ -34,7 +34,7 @@ from tests.sim.failing_models import DAY_NS, MINUTE_NS, FailingModel, episodes, 
 from tests.sim.slow_oracle import SlowOracle
 
 GRAIN_NS = 10 * NS_PER_S
-CALM_NS = 3 * 3_600 * NS_PER_S
+CALM_NS = 2 * 3_600 * NS_PER_S
 MARKETS = 2
 MAX_OUTPUT, UNKNOWN = 1_000, 0.05
 MODELS = {"one": (1, 6), "two": (2, 8), "spare": (3, 12)}
@@ -88,7 +88,7 @@ def config_of(seed, *, alone, limit, per_minute):
             "strategy": {"refresh_seconds": 40, "max_position_size": 400},
             "risk": {"max_silence_seconds": 600, "max_book_age_seconds": 3_600, "daily_loss_pct": 90, "weekly_loss_pct": 95,
                      "monthly_loss_pct": 95, "max_drawdown_pct": 95, "max_market_pct": 10, "max_event_pct": 10},
-            "paper": {"markets": MARKETS, "regime": "mixed", "cash_usd": 10_000},
+            "paper": {"markets": MARKETS, "regime": "toxic", "cash_usd": 10_000},
         }
     )  # fmt: skip
 
