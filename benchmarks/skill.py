@@ -257,8 +257,8 @@ NOTES = """\
 Beside `quoting.md` 9.3 (c - b, 2,000 market-days): there w is near the slope of the truth; here W is the slope of the price an hour
 later, smaller by the share of the market's error that heals within the hour (compare the columns), and shrunk by half again with
 as few event-days as these. In `neglected` the error heals in days: no price within hours shows the skill, so hardly any is learned,
-and only outcomes or the prior can bring it in. Theirs tilts the quotes and nothing else; here a signal of any weight above 0 sets a
-position target and a size too, which its weight does not scale. A market-day is smaller here: the paper exchange lets us have a
+and only outcomes or the prior can bring it in. Theirs tilts the quotes and nothing else;
+here a signal sets a position target and a size too, each by its share of the weight they are meant for (0.15). A market-day is smaller here: the paper exchange lets us have a
 tenth of the volume, stops, caps and pauses act, and an opinion starts from a fifth of itself in each one-day run.""".splitlines()
 
 

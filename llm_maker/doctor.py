@@ -25,6 +25,8 @@ from llm_maker.runtime.clock import LiveClock
 from llm_maker.venues.net import Pace
 
 MEGABYTE = 1_000_000
+PROBE_TOKENS, PROBE_SECONDS = 1_500, 25.0
+"""Room for a model that thinks before it says yes, and less time than a check may take."""
 LOW_DISK_MB = 200
 """Less than this, and the journal may soon have nowhere to go; then the daemon stops."""
 
@@ -191,11 +193,11 @@ _MODEL_CURES = {
 async def _probed(what: str, plan: Plan, config: Config, secrets: Secrets) -> Check:
     pricer = await asyncio.to_thread(pricer_of, plan)
     try:
-        model = await asyncio.to_thread(client_of, plan, secrets, pricer, 200, lambda level, line: None, time.time_ns)
+        model = await asyncio.to_thread(client_of, plan, secrets, pricer, PROBE_TOKENS, lambda level, line: None, time.time_ns)
     except NotAvailable as error:
         return Check(what, "failed", str(error), "mend it in the section llm")
     try:
-        found = await probe(model, plan.spec, config.llm.timeout_seconds)
+        found = await probe(model, plan.spec, min(config.llm.timeout_seconds, PROBE_SECONDS))
     finally:
         await model.close()
     if found.status != "ok":
