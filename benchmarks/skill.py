@@ -258,8 +258,9 @@ Beside `quoting.md` 9.3 (c - b, 2,000 market-days): there w is near the slope of
 later, smaller by the share of the market's error that heals within the hour (compare the columns), and shrunk by half again with
 as few event-days as these. In `neglected` the error heals in days: no price within hours shows the skill, so hardly any is learned,
 and only outcomes or the prior can bring it in. Theirs tilts the quotes and nothing else;
-here a signal sets a position target and a size too, each by its share of the weight they are meant for (0.15). A market-day is smaller here: the paper exchange lets us have a
-tenth of the volume, stops, caps and pauses act, and an opinion starts from a fifth of itself in each one-day run.""".splitlines()
+here a signal sets a position target and a size too, each by its share of the weight they are meant for (0.15). A market-day is
+smaller here: the paper exchange lets us have a tenth of the volume, stops, caps and pauses act, and an opinion starts from a fifth
+of itself in each one-day run.""".splitlines()
 
 
 def table(plan: Plan, weights: dict[str, list[Learned]], arms: list[Arm], without: list[str]) -> list[str]:

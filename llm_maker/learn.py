@@ -78,8 +78,10 @@ class Learner:
         now: Callable[[], int],
         known: Callable[[], Mapping[str, Skill]],
         say: Callable[[Level, str], None],
+        anything: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`now`: market time; `known`: what the core goes by at present."""
+        """`now`: market time; `known`: what the core goes by at present; `anything`: whether there is any opinion on record."""
+        self._anything = anything
         self._ledger, self._scope, self._rules = ledger, scope, rules
         self._now, self._known, self._say = now, known, say
         self.arms: dict[str, Record] = {}
@@ -98,7 +100,8 @@ class Learner:
             now = self._now()
             if now // DAY_NS != measured:
                 measured = now // DAY_NS
-                await self._measure(now, emit)
+                if self._anything():
+                    await self._measure(now, emit)
             await asyncio.sleep(LOOK_S)
 
     async def _measure(self, now: int, emit: Emit) -> None:

@@ -136,6 +136,7 @@ class Mind:
                 lambda: house.state().now,
                 lambda: house.state().skills,
                 lambda level, text: house.log.say(level, "learn", text),
+                lambda: house.ledger.has_forecasts(house.scope),
             )
             found.append(self._learner)
         if self._news is not None:

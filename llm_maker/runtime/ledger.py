@@ -222,6 +222,10 @@ class Ledger:
         """Key -> JSON of the newest risk state."""
         return dict(self._select(f"SELECT key, value FROM risk_state WHERE {_SCOPED} ORDER BY key", scope.key))
 
+    def has_forecasts(self, scope: Scope) -> bool:
+        """Whether there is any opinion on record."""
+        return bool(self._select(f"SELECT 1 FROM forecasts WHERE {_SCOPED} LIMIT 1", scope.key))
+
     def forecasts(self, scope: Scope, since_ns: int = 0) -> list[Forecast]:
         """Every opinion since then with what became of it, oldest first."""
         return read_forecasts(self._select, scope, since_ns)
