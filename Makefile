@@ -4,7 +4,8 @@
 VENV ?= .venv
 PYTHON ?=
 ARGS ?=
-WORKERS ?= 2
+# More than cores: many tests wait for a clock or a socket.
+WORKERS ?= 3
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
