@@ -50,7 +50,7 @@ async def test_stops_work_in_fallback(tmp_path: Path):
     daemon, lines = await tell(
         tmp_path,
         ["500"] * 1000,
-        900.0,
+        1_500.0,
         **{
             "paper.markets": 8,
             "paper.regime": "toxic",

@@ -43,7 +43,9 @@ def drive(step: Step) -> None:
         return
     if step.strategy.due(slow.asked_ns, step.now, state.strategy_params):
         _ask(step, "interval", probe=False)
-    elif step.now - slow.asked_ns >= params.min_gap_ns and any(_triggered(step, m) for m in state.markets.values()):
+    elif slow.failures or step.now - slow.asked_ns < params.min_gap_ns:
+        return  # a model that has just failed is asked at its rhythm, whatever happens
+    elif any(_triggered(step, m) for m in state.markets.values()):
         _ask(step, "trigger", probe=False)
 
 
@@ -205,12 +207,18 @@ def on_skipped(step: Step, event: SignalsSkipped) -> None:
     """Nobody was asked: no failure, and the markets keep their turn, those too that were only due by a trigger."""
     slow = step.state.slow
     if event.request_id == slow.pending:
-        for market in [step.state.markets[i] for i in slow.markets if i in step.state.markets]:
-            if not slow.fallback and _age(market, step.now) < step.state.params.signals.refresh_ns:
-                market.trigger = market.trigger or "asked again"
+        _keep_turns(step)
         slow.pending, slow.markets = "", []
         if slow.fallback:
             slow.probe_ns = step.now + slow.probe_gap_ns
+
+
+def _keep_turns(step: Step) -> None:
+    """What happened in a market still waits for an answer, where its last one is not old enough to be asked for by itself."""
+    state, slow = step.state, step.state.slow
+    for market in [state.markets[i] for i in slow.markets if i in state.markets]:
+        if not slow.fallback and _age(market, step.now) < state.params.signals.refresh_ns:
+            market.trigger = market.trigger or "asked again"
 
 
 _CURES = {
@@ -233,6 +241,7 @@ def _fail(step: Step, reason: str, detail: str) -> None:
     if reason == "truncated":
         # A shorter question may have a whole answer; each that has is followed by one that is one market longer.
         slow.most = max(1, len(slow.markets) // 2)
+    _keep_turns(step)
     slow.pending, slow.markets = "", []
     slow.failures += 1
     state.counts.failures += 1

@@ -8,12 +8,13 @@ import pytest
 from llm_maker.core import events as ev
 from llm_maker.core.agenda import END_HOURS
 from llm_maker.core.brief import LEVELS, MAX_PAST, brief
+from llm_maker.core.commands import RequestSignals
 from llm_maker.core.quote import effective
 from llm_maker.core.skill import Skill, at, skill_of
 from llm_maker.core.state import weight_of
 from llm_maker.core.values import NS_PER_S, RewardRule, Side, expit, logit
 from llm_maker.strategy.maker import Maker, MakerParams
-from tests.core.builders import SHARE, Rig, advice, binary
+from tests.core.builders import SHARE, Rig, advice, binary, of
 
 HOUR = 3_600 * NS_PER_S
 
@@ -91,6 +92,19 @@ def test_a_stop_that_comes_near_wakes_the_model_once_an_approach():
     rig.move(4800)
     rig.run(2)
     assert rig.market().trigger == "near stop"
+
+
+def test_what_woke_the_model_is_not_lost_when_it_fails():
+    rig = rig_of(enabled=True)
+    (request,) = of(rig.run(60), RequestSignals)
+    rig.send(ev.SignalsReceived(request.request_id, "d", "gpt", "v1", (advice("hold"),)))
+    rig.market().trigger = "near stop"
+    (again,) = of(rig.run(11), RequestSignals)
+    assert again.reason == "near stop"
+    rig.send(ev.SignalsFailed(again.request_id, "d2", "timeout"))
+    assert of(rig.run(30), RequestSignals) == [], "a model that failed is asked at its rhythm"
+    (later,) = of(rig.run(16), RequestSignals)
+    assert later.reason == "asked again" and later.markets[0].market_id == "m"
 
 
 def test_an_end_that_comes_near_wakes_the_model_at_each_hour_named():
