@@ -50,12 +50,13 @@ async def test_stops_work_in_fallback(tmp_path: Path):
     daemon, lines = await tell(
         tmp_path,
         ["500"] * 1000,
-        1_500.0,
+        900.0,
         **{
             "paper.markets": 8,
             "paper.regime": "toxic",
             "paper.activity": 200.0,
             "execution.max_spread_threshold": 0.2,
+            "strategy.decision_interval": 10.0,  # rules take over early, and most of the run is theirs
             "strategy.stop_loss_percentage": 0.5,
             "strategy.stop_hold_seconds": 1.0,
             "strategy.take_profit_percentage": 90.0,
