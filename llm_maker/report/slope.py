@@ -22,6 +22,8 @@ MAX_X = 100.0
 """Log-odds, or a log price, beyond this are no market's."""
 REFERENCE_S = HORIZONS_S[0]
 """After the answer: where the later move is measured from."""
+_FAR = 5.3
+"""Log-odds of half a cent from 0 or 1: no market's price is read as nearer, and 1 / (p (1 - p)) stays a number."""
 _DAY_NS = 86_400 * NS_PER_S
 
 
@@ -79,7 +81,7 @@ def _move(x: float, later: float) -> float:
     A fair price is a martingale and its log-odds are not: on the way to 0 or 1 they run away from 1/2, and a model that only
     exaggerates the market would seem to have known.
     """
-    p = expit(x)
+    p = expit(min(max(x, -_FAR), _FAR))
     return (expit(later) - p) / (p * (1.0 - p))
 
 

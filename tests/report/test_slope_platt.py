@@ -1,5 +1,6 @@
 """The pieces that skill is learned with, beside scikit-learn and scipy."""
 
+import math
 from random import Random
 
 import numpy as np
@@ -10,9 +11,10 @@ from scipy.stats import t as student
 from sklearn.isotonic import isotonic_regression
 from sklearn.linear_model import LogisticRegression
 
+from llm_maker.core.skill import Forecast
 from llm_maker.core.values import expit
 from llm_maker.report import platt
-from llm_maker.report.slope import rising, student_quantile
+from llm_maker.report.slope import rising, rows, student_quantile
 
 
 def answers(seed, count, alpha, beta, *, fractional=False):
@@ -61,3 +63,13 @@ def test_pooled_neighbours_are_those_of_scikit_learn(pairs):
     values, weights = zip(*pairs, strict=True)
     theirs = isotonic_regression(list(values), sample_weight=list(weights))
     assert rising(values, weights) == pytest.approx(list(theirs), abs=1e-9)
+
+
+@pytest.mark.parametrize("x", [-100.0, -40.0, 40.0, 100.0])
+def test_a_price_at_its_end_divides_by_nothing(x):
+    told = Forecast(
+        ts=0, decision_id="d", model="m", category="", instrument="i", event_id="", role="used", p_yes=0.5, confidence=0.5, bias=0,
+        x_market=x, later={300: x, 3_600: -x},
+    )  # fmt: skip
+    (row,) = rows([told], 3_600, lambda f: 1.0)
+    assert math.isfinite(row.y) and row.y * x < 0
