@@ -26,6 +26,7 @@ from llm_maker.port import Emit
 from llm_maker.report.skill_fit import Rules, measure
 from llm_maker.report.slope import REFERENCE_S
 from llm_maker.runtime.forecasts import read_forecasts
+from llm_maker.runtime.ledger import LedgerError
 from llm_maker.runtime.rows import Scope
 
 DAY_NS = 86_400 * NS_PER_S
@@ -39,6 +40,7 @@ PATIENCE_S = 300.0
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
 """Of the environment, for the other process: nothing that could be a secret."""
 _SAME = 1e-9
+_NOT_MEASURED = "the worth of the model's opinions could not be measured: "
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -100,15 +102,20 @@ class Learner:
             now = self._now()
             if now // DAY_NS != measured:
                 measured = now // DAY_NS
-                if self._anything():
-                    await self._measure(now, emit)
+                await self._measure(now, emit)
             await asyncio.sleep(LOOK_S)
 
     async def _measure(self, now: int, emit: Emit) -> None:
+        try:
+            if not self._anything():
+                return
+        except LedgerError as error:
+            self._say(Level.WARNING, f"{_NOT_MEASURED}{error}; it stays as it was")
+            return
         job = Job(str(self._ledger), self._scope, now, self._rules)
         found = await _other_process(msgspec.json.encode(job))
         if isinstance(found, str):
-            self._say(Level.WARNING, f"the worth of the model's opinions could not be measured: {found}; it stays as it was")
+            self._say(Level.WARNING, f"{_NOT_MEASURED}{found}; it stays as it was")
             return
         self.arms = found.arms
         for key, skill in sorted(found.skills.items()):

@@ -32,7 +32,7 @@ from llm_maker.llm.providers import ProviderError
 from llm_maker.mind import Mind
 from llm_maker.report.skill_fit import Rules, measure
 from llm_maker.runtime.forecasts import ForecastBook
-from llm_maker.runtime.ledger import Ledger
+from llm_maker.runtime.ledger import Ledger, LedgerError
 from llm_maker.runtime.rows import ForecastRow, MarkRow, Row, Scope
 from llm_maker.strategy.maker import Maker, MakerParams
 from llm_maker.universe import Candidate, Facts, Universe
@@ -153,6 +153,17 @@ def test_what_the_core_refused_measures_nothing():
     told = [msgspec.structs.replace(f, later={3_600: logit(0.6)}) for f in forecasts_of(rows)]
     found = measure(told, now_ns=rig.now + DAY, rules=Rules())
     assert not found or found["gpt|"].signals == 0
+
+
+async def test_a_ledger_that_cannot_be_read_is_said_and_ends_nothing(tmp_path):
+    def broken() -> bool:
+        raise LedgerError("disk I/O error")
+
+    said: list[str] = []
+    scope = Scope("v", "live", "0x0", "main")
+    port = learn.Learner(tmp_path / "l.sqlite3", scope, Rules(), lambda: 1, dict, lambda level, text: said.append(text), broken)
+    await port._measure(1, lambda event: None)
+    assert len(said) == 1 and "disk I/O error" in said[0]
 
 
 async def test_a_home_that_began_with_the_simulated_analyst_learns_of_a_real_model(tmp_path):

@@ -166,6 +166,8 @@ def _take_signal(step: Step, market: Market, signal: Signal, event: SignalsRecei
     state = step.state
     state.counts.signals += 1
     if not market.book.trusted or market.book.mid is None:
+        # Nothing was wrong with the answer: the market is asked about again as soon as its book can be trusted.
+        market.trigger = market.trigger or "asked again"
         _refuse(step, "signal: no trusted book", market.instrument.id)
         return
     verdict = signals.accept(

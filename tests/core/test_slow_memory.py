@@ -107,6 +107,18 @@ def test_what_woke_the_model_is_not_lost_when_it_fails():
     assert later.reason == "asked again" and later.markets[0].market_id == "m"
 
 
+def test_an_answer_that_met_a_gap_is_asked_for_again_when_the_book_is_back():
+    rig = rig_of(enabled=True)
+    (request,) = of(rig.run(60), RequestSignals)
+    rig.send(ev.FeedLost(("m",), "test"))
+    rig.send(ev.SignalsReceived(request.request_id, "d", "gpt", "v1", (advice("hold"),)))
+    assert rig.market().opinion is None
+    assert of(rig.run(30), RequestSignals) == []
+    rig.move(5000)
+    (again,) = of(rig.run(46), RequestSignals)
+    assert again.reason == "asked again"
+
+
 def test_an_end_that_comes_near_wakes_the_model_at_each_hour_named():
     rig = rig_of()
     instrument = rig.market().instrument
