@@ -8,6 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.fakes.polymarket.faults import KINDS
 from tests.rehearsal.door import Door
 from tests.rehearsal.paper import Status, calm, ended, nothing_rests_on_doubt, paper, pulled, quoted
@@ -59,6 +61,7 @@ def strike(rehearsal: Rehearsal, kind: str, how: dict[str, Any], counters: tuple
     return sound["now_ns"], healed["now_ns"]
 
 
+@pytest.mark.prove  # on a busy machine another pull may come first, and there is then nothing left to pull
 def test_each_fault_of_the_feed_is_told_counted_and_healed(tmp_path):
     settings = {**SETTINGS, "risk": {**SETTINGS["risk"], "max_feed_lag_ms": int(1000 * LAG_S)}}
     with paper(tmp_path, 9, 10.0, **settings) as rehearsal:
