@@ -24,12 +24,12 @@ from llm_maker.config_fields import (
     Section,
     Shares,
     SomeUsd,
-    Ticks,
     Usd,
     ordered,
     whole_units,
 )
 from llm_maker.config_llm import Llm
+from llm_maker.config_strategy import Execution, StrategyConfig
 from llm_maker.config_text import ConfigError, first_line, parse_yaml, put, read_yaml
 from llm_maker.keys import API_SECRETS, KEY_OF, SECRET_NAMES, Secrets
 
@@ -67,73 +67,6 @@ class MarketSelection(Section):
     tags: Names = ()
     max_markets: int = Field(default=20, ge=1, le=5_000)
     filters: Filters = Filters()
-
-
-class StrategyConfig(Section):
-    """What is quoted, and how far an opinion reaches."""
-
-    name: Literal["maker"] = "maker"
-    quoting: Literal["inventory", "touch"] = "inventory"
-    decision_interval: float = Field(default=45.0, ge=1, le=86_400)
-    max_markets_per_query: int = Field(default=10, ge=1, le=100)
-    min_confidence_to_trade: Ratio = 0.6
-    min_confidence_to_size_up: Ratio = 0.8
-    size_up_max: float = Field(default=1.5, ge=1, le=10)
-    base_position_size: Shares = 50.0
-    max_position_size: Shares = 200.0
-    base_usd: Usd = 0.0
-    max_usd: Usd = 0.0
-    stop_loss_percentage: Percent = 5.0
-    take_profit_percentage: Percent = 8.0
-    stop_hold_seconds: Seconds = 30.0
-    exit_deadline_hours: Hours = 0.0
-    skew_max_ticks: float = Field(default=3.5, ge=0, le=100)
-    edge_floor_ticks: float = Field(default=1.0, ge=0, le=100)
-    signal_rule: Literal["pooled", "seed"] = "pooled"
-    signal_prior_weight: float = Field(default=0.15, ge=0, le=1)
-    signal_max_weight: float = Field(default=0.5, ge=0, le=1)
-    signal_half_life_seconds: Seconds = 7_200.0
-    signal_expiry_seconds: Seconds = 21_600.0
-    signal_smoothing: Ratio = 0.2
-    signal_bias_beta: float = Field(default=0.0, ge=0, le=5)
-    signal_expire_before_end_hours: Hours = 6.0
-    signal_full_weight: float = Field(default=0.15, gt=0, le=1)
-    signal_disagreement: float = Field(default=1.0, gt=0, le=10)
-    kelly: Ratio = 0.1
-    kelly_measured: Ratio = 0.25
-    refresh_seconds: float = Field(default=1_800.0, ge=1, le=2_592_000)
-
-    @model_validator(mode="after")
-    def _coherent(self) -> Self:
-        ordered(self, "base_position_size", "max_position_size")
-        ordered(self, "base_usd", "max_usd")
-        ordered(self, "min_confidence_to_trade", "min_confidence_to_size_up")
-        ordered(self, "signal_prior_weight", "signal_max_weight")
-        ordered(self, "signal_half_life_seconds", "signal_expiry_seconds")
-        if self.signal_half_life_seconds == 0:
-            raise ValueError("signal_half_life_seconds is 0; must be above 0")
-        return self
-
-
-class Execution(Section):
-    """How a wanted quote becomes an order, and when a resting one is left alone."""
-
-    tick_improvement: Ticks = 1
-    max_spread_threshold: float = Field(default=0.10, gt=0, le=1)
-    min_liquidity_threshold: Usd = 50.0
-    reprice_ticks: Ticks = 1
-    fine_reprice_ticks: Ticks = 2
-    resize_ratio: Ratio = 0.25
-    flicker_seconds: Seconds = 2.0
-    quote_lifetime_seconds: Seconds = 0.0
-    merge_min_sets: Shares = 20.0
-    merge_cash_ratio: Ratio = 0.30
-
-    @model_validator(mode="after")
-    def _coherent(self) -> Self:
-        if 0 < self.quote_lifetime_seconds < 300:
-            raise ValueError(f"quote_lifetime_seconds is {self.quote_lifetime_seconds:g}; must be 0 or at least 300")
-        return self
 
 
 class Risk(Section):
@@ -200,6 +133,12 @@ class Paper(Section):
     band: Literal["realistic", "pessimistic", "optimistic"] = "realistic"
     improve_share: Ratio = 0.5
     volume_cap_pct: Percent = 10.0
+    queue_model: Literal["power_prob_3", "power_prob_2", "power_prob", "log_prob", "log_prob_2", "risk_adverse"] = "power_prob_3"
+    queue_power: int = Field(default=3, ge=1, le=10)
+    latency: Literal["constant", "sampled"] = "constant"
+    latency_sigma: float = Field(default=0.5, ge=0, le=3)
+    latency_tail_pct: float = Field(default=1.0, ge=0, le=100)
+    latency_log: str | None = None
     markets: int = Field(default=8, ge=1, le=5_000)
     regime: Literal["benign", "mixed", "toxic", "neglected"] = "mixed"
     activity: float = Field(default=20.0, gt=0, le=1_000)
@@ -265,6 +204,13 @@ class Live(Section):
         return self
 
 
+class Twin(Section):
+    """The accounts beside `main` that say what the model was worth: paper money, same market, same rules, no model."""
+
+    enabled: bool = True
+    placebo: bool = False
+
+
 class Logging(Section):
     """What is written, and how much disk it may take."""
 
@@ -301,6 +247,7 @@ class Config(Section):
     risk: Risk = Risk()
     paper: Paper = Paper()
     live: Live = Live()
+    twin: Twin = Twin()
     polymarket: Polymarket = Polymarket()
     logging: Logging = Logging()
     console: Console = Console()

@@ -9,10 +9,11 @@ from decimal import Decimal
 
 import msgspec
 
-from llm_maker.config import Config, Execution, StrategyConfig
+from llm_maker.config import Config
+from llm_maker.config_strategy import Execution, StrategyConfig
 from llm_maker.core.params import ExecutionParams, ExitParams, Params, RiskParams, SignalParams, SlowParams
 from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S
-from llm_maker.strategy.maker import MakerParams
+from llm_maker.strategy.params import MakerParams, Terms
 
 CYCLE_SHARE = 0.8
 """Of the decision interval: what a cycle of the slow loop may take."""
@@ -56,6 +57,12 @@ def maker_params(config: Config) -> MakerParams:
         min_liquidity_usd=e.min_liquidity_threshold,
         skew_max_ticks=s.skew_max_ticks,
         edge_floor_ticks=s.edge_floor_ticks,
+        flow_ticks=s.flow_ticks,
+        decay_hold_ns=_ns(s.decay_hold_hours, 3_600),
+        unwind_max_ticks=s.unwind_max_ticks,
+        taper_ns=_ns(s.taper_hours, 3_600),
+        kelly_ratio=s.kelly,
+        terms=Terms(**s.terms.model_dump()),
     )
 
 

@@ -25,7 +25,8 @@ from llm_maker.core.params import Params, RiskParams
 from llm_maker.core.risk import GATES
 from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S, FixedGrid, Instrument, InstrumentId, Kind, Liquidity
 from llm_maker.report.summary import closing_lines
-from llm_maker.strategy.maker import Maker, MakerParams
+from llm_maker.strategy.maker import Maker
+from llm_maker.strategy.params import MakerParams
 
 START = 1_780_000_000 * NS_PER_S
 DEEP = 50_000

@@ -47,7 +47,8 @@ from llm_maker.runtime.loop import Account, Session
 from llm_maker.runtime.replay import engine_from, replay
 from llm_maker.runtime.rows import CashRow, FillRow, Scope, TripRow
 from llm_maker.runtime.timeline import Ticker, Timeline
-from llm_maker.strategy.maker import Maker, MakerParams
+from llm_maker.strategy.maker import Maker
+from llm_maker.strategy.params import MakerParams
 from llm_maker.venues.paper.exchange import Exchange
 from llm_maker.venues.paper.purse import Purse
 from llm_maker.venues.paper.records import ExchangeParams

@@ -34,7 +34,8 @@ from llm_maker.report.skill_fit import Rules, measure
 from llm_maker.runtime.forecasts import ForecastBook
 from llm_maker.runtime.ledger import Ledger, LedgerError
 from llm_maker.runtime.rows import ForecastRow, MarkRow, Row, Scope
-from llm_maker.strategy.maker import Maker, MakerParams
+from llm_maker.strategy.maker import Maker
+from llm_maker.strategy.params import MakerParams
 from llm_maker.universe import Candidate, Facts, Universe
 from tests.core.builders import SHARE, Rig, advice, binary, of
 from tests.llm import samples

@@ -88,6 +88,7 @@ def market_view(step: Step, market: Market, opinion: View, allowed: risk.Gate) -
         best_ask=ask,
         bid_qty=bid_qty,
         ask_qty=ask_qty,
+        bankroll=state.params.risk.bankroll,
     )
 
 

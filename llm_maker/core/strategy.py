@@ -95,6 +95,10 @@ class MarketView(msgspec.Struct):
     best_ask: int = 0
     bid_qty: int = 0
     ask_qty: int = 0
+    parity: float = 0.0
+    """Price units that the other outcomes of the event move fair value by, so that all of them sum to 1."""
+    bankroll: int = 0
+    """Cash units."""
 
 
 class Strategy(Protocol):

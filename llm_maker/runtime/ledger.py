@@ -25,6 +25,8 @@ from llm_maker.runtime.rows import (
     CashRow,
     DecisionRow,
     EquityRow,
+    FillFactRow,
+    FillMarkRow,
     FillRow,
     ForecastRow,
     Holding,
@@ -33,6 +35,7 @@ from llm_maker.runtime.rows import (
     RiskRow,
     Row,
     RowT,
+    SampleRow,
     Scope,
     SettleRow,
     Totals,
@@ -64,7 +67,10 @@ def _insert(kind: type[Row]) -> str:
     return f"{verb} INTO {kind.table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
 
 
-_KINDS = (FillRow, TripRow, CashRow, EquityRow, DecisionRow, RiskRow, ForecastRow, MarkRow, OutcomeRow)
+_KINDS = (
+    FillRow, TripRow, CashRow, EquityRow, DecisionRow, RiskRow, ForecastRow, MarkRow, OutcomeRow,
+    FillFactRow, FillMarkRow, SampleRow,
+)  # fmt: skip
 _INSERTS: dict[type[Row], str] = {kind: _insert(kind) for kind in _KINDS}
 _SETTLE = f"UPDATE fills SET status = ? WHERE {_SCOPED} AND fill_id = ? AND instrument = ?"
 _ADVANCE = """INSERT INTO progress VALUES (?, ?, ?, ?, ?)

@@ -9,7 +9,7 @@ from typing import ClassVar, TypeVar
 
 import msgspec
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class Scope(msgspec.Struct, frozen=True):
@@ -160,7 +160,63 @@ class OutcomeRow(Row, frozen=True, kw_only=True):
     paid_ppm: int
 
 
-RowT = TypeVar("RowT", FillRow, TripRow, CashRow, EquityRow, DecisionRow, RiskRow, ForecastRow, MarkRow, OutcomeRow)
+class FillFactRow(Row, frozen=True, kw_only=True):
+    """What stood beside a fill at its moment. Mids are doubled, so that they are integers of price units."""
+
+    table: ClassVar[str] = "fill_facts"
+    fill_id: str
+    instrument: str
+    mid2: int
+    """Best bid plus best ask of the last trusted book; 0: there was none yet."""
+    fair: float
+    """Our fair value, opinion included, price units; 0: not known."""
+    terms: str
+    """JSON: the strategy's terms of that moment, price units."""
+    model: str = ""
+    action: str = ""
+    confidence: float = 0.0
+    shift: float = 0.0
+    """What the opinion in force added, log-odds; the four are empty without one."""
+
+
+class FillMarkRow(Row, frozen=True, kw_only=True):
+    """The doubled mid `horizon_s` after a fill."""
+
+    table: ClassVar[str] = "fill_marks"
+    fill_id: str
+    instrument: str
+    horizon_s: int
+    mid2: int
+
+
+class SampleRow(Row, frozen=True, kw_only=True):
+    """A market as it was at one moment, for the eye: the book's best, ours (0: none), position and fair value."""
+
+    table: ClassVar[str] = "samples"
+    instrument: str
+    bid: int
+    ask: int
+    own_bid: int
+    own_ask: int
+    net: int
+    fair: float
+
+
+RowT = TypeVar(
+    "RowT",
+    FillRow,
+    TripRow,
+    CashRow,
+    EquityRow,
+    DecisionRow,
+    RiskRow,
+    ForecastRow,
+    MarkRow,
+    OutcomeRow,
+    FillFactRow,
+    FillMarkRow,
+    SampleRow,
+)
 
 
 class Holding(msgspec.Struct, frozen=True):
@@ -229,5 +285,14 @@ CREATE INDEX forecast_marks_by_decision ON forecast_marks (decision_id, instrume
 CREATE TABLE outcomes ({_KEY}, instrument TEXT NOT NULL, paid_ppm INTEGER NOT NULL, {_UNIQUE});
 CREATE INDEX outcomes_by_instrument ON outcomes (instrument);
 """
-MIGRATIONS = (_SCHEMA_1, _SCHEMA_2)
+_SCHEMA_3 = f"""
+CREATE TABLE fill_facts ({_KEY}, fill_id TEXT NOT NULL, instrument TEXT NOT NULL, mid2 INTEGER NOT NULL, fair REAL NOT NULL,
+  terms TEXT NOT NULL, model TEXT NOT NULL, action TEXT NOT NULL, confidence REAL NOT NULL, shift REAL NOT NULL, {_UNIQUE});
+CREATE TABLE fill_marks ({_KEY}, fill_id TEXT NOT NULL, instrument TEXT NOT NULL, horizon_s INTEGER NOT NULL,
+  mid2 INTEGER NOT NULL, {_UNIQUE});
+CREATE TABLE samples ({_KEY}, instrument TEXT NOT NULL, bid INTEGER NOT NULL, ask INTEGER NOT NULL, own_bid INTEGER NOT NULL,
+  own_ask INTEGER NOT NULL, net INTEGER NOT NULL, fair REAL NOT NULL, {_UNIQUE});
+CREATE INDEX samples_by_time ON samples (ts);
+"""
+MIGRATIONS = (_SCHEMA_1, _SCHEMA_2, _SCHEMA_3)
 """Script `n` leads from schema `n` to `n + 1`; an old one is never edited."""

@@ -11,7 +11,8 @@ from llm_maker.core.commands import Level, RequestSignals
 from llm_maker.core.params import SlowParams
 from llm_maker.core.skill import Skill
 from llm_maker.core.values import NS_PER_S, Side
-from llm_maker.strategy.maker import Maker, MakerParams
+from llm_maker.strategy.maker import Maker
+from llm_maker.strategy.params import MakerParams
 from tests.core.builders import CASH, SHARE, USD, Rig, acts, advice, binary, notices, of
 
 NAMES = ("a", "b", "c", "d")

@@ -20,7 +20,8 @@ from llm_maker.core.state import State
 from llm_maker.core.values import NS_PER_S, Leg, Regime, Side
 from llm_maker.core.worth import equity
 from llm_maker.runtime.timeline import Ticker, Timeline
-from llm_maker.strategy.maker import Maker, MakerParams
+from llm_maker.strategy.maker import Maker
+from llm_maker.strategy.params import MakerParams
 from llm_maker.venues.paper.exchange import Exchange, ExchangeParams
 from llm_maker.venues.paper.market import MarketParams, SimulatedMarket
 from tests.core.builders import CASH, SHARE, Rig, Scripted, Wants, advice, binary, linear

@@ -10,7 +10,8 @@ from llm_maker.core.commands import CancelOrder, PlaceOrder, TimeInForce
 from llm_maker.core.orders import Status
 from llm_maker.core.strategy import PositionTarget, Urgency
 from llm_maker.core.values import Leg, Mode, Side
-from llm_maker.strategy.maker import Maker, MakerParams
+from llm_maker.strategy.maker import Maker
+from llm_maker.strategy.params import MakerParams
 from tests.core.builders import SHARE, Rig, Scripted, Wants, advice, linear, of, places
 
 BUY, SELL = Side.BUY, Side.SELL

@@ -15,7 +15,8 @@ from llm_maker.core.signals import Opinion, accept, contradiction, market_x, rem
 from llm_maker.core.skill import Skill
 from llm_maker.core.state import acting
 from llm_maker.core.values import NS_PER_S, Side, logit
-from llm_maker.strategy.maker import Maker, MakerParams
+from llm_maker.strategy.maker import Maker
+from llm_maker.strategy.params import MakerParams
 from tests.core.builders import SHARE, Rig, Wants, advice, binary, linear, notices, of, places
 
 P = SignalParams(base_milli=50_000)

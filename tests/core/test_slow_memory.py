@@ -13,7 +13,8 @@ from llm_maker.core.quote import effective
 from llm_maker.core.skill import Skill, at, skill_of
 from llm_maker.core.state import weight_of
 from llm_maker.core.values import NS_PER_S, RewardRule, Side, expit, logit
-from llm_maker.strategy.maker import Maker, MakerParams
+from llm_maker.strategy.maker import Maker
+from llm_maker.strategy.params import MakerParams
 from tests.core.builders import SHARE, Rig, advice, binary, of
 
 HOUR = 3_600 * NS_PER_S

@@ -26,7 +26,8 @@ from llm_maker.core.events import (
 from llm_maker.core.step import Step
 from llm_maker.core.values import NS_PER_S, Leg, Mode
 from llm_maker.runtime.tape import TapeFeed, TapeReader
-from llm_maker.strategy.maker import Maker, MakerParams
+from llm_maker.strategy.maker import Maker
+from llm_maker.strategy.params import MakerParams
 from llm_maker.venues.paper.exchange import Exchange
 from llm_maker.venues.paper.market import MarketParams, SimulatedMarket
 from llm_maker.venues.paper.records import ExchangeParams

@@ -13,7 +13,8 @@ from llm_maker.runtime.journal import Checkpoint
 from llm_maker.runtime.journal_writer import JournalLimits, JournalWriter
 from llm_maker.runtime.loop import Account, Session
 from llm_maker.runtime.timeline import Ticker, Timeline
-from llm_maker.strategy.maker import Maker, MakerParams
+from llm_maker.strategy.maker import Maker
+from llm_maker.strategy.params import MakerParams
 from llm_maker.venues.paper.exchange import Exchange
 from llm_maker.venues.paper.market import MarketParams, SimulatedMarket
 from llm_maker.venues.paper.records import ExchangeParams

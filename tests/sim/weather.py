@@ -52,7 +52,7 @@ from llm_maker.core.events import (
 )
 from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S, Leg, Regime, Side
 from llm_maker.llm.simulated import SimulatedAnalyst
-from llm_maker.strategy.maker import MakerParams
+from llm_maker.strategy.params import MakerParams
 from llm_maker.venues.paper.exchange import Exchange
 from llm_maker.venues.paper.market import MarketParams, SimulatedMarket
 from llm_maker.venues.paper.records import ExchangeParams

@@ -13,8 +13,9 @@ from llm_maker.core.events import BookSnapshot, OrderFilled
 from llm_maker.core.positions import Position
 from llm_maker.core.strategy import MarketView, View
 from llm_maker.core.values import NS_PER_S, FixedGrid, Leg, Liquidity, Mode, Side
-from llm_maker.strategy import maker
-from llm_maker.strategy.maker import Maker, MakerParams, MakerState
+from llm_maker.strategy import fair, touch
+from llm_maker.strategy.maker import Maker
+from llm_maker.strategy.params import MakerParams, MakerState
 from tests.core.builders import SHARE, T0, binary, linear
 
 BUY, SELL = Side.BUY, Side.SELL
@@ -82,17 +83,17 @@ def test_one_tick_is_joined_only_behind_a_short_queue():
     book = {"bid": 5000, "ask": 5100, "qty": 500}
     assert prices(see(**book, **short), edge_floor_ticks=0.0, quoting="inventory") == (4900, 5200), "the floor of a tick holds"
     view = see(**book, **short)
-    assert [maker._candidate(view, side, MakerParams()) for side in (BUY, SELL)] == [5000, 5100]
+    assert [touch.candidate(view, side, MakerParams()) for side in (BUY, SELL)] == [5000, 5100]
     view = see(**book, **long)
-    assert [maker._candidate(view, side, MakerParams()) for side in (BUY, SELL)] == [4900, 5200]
+    assert [touch.candidate(view, side, MakerParams()) for side in (BUY, SELL)] == [4900, 5200]
 
 
 def test_two_ticks_are_joined_and_three_improved_by_the_tick_improvement():
     for ask, steps in ((5200, 0), (5300, 1), (5400, 1)):
         view = see(5000, ask)
-        assert maker._candidate(view, BUY, MakerParams()) == 5000 + 100 * steps
-        assert maker._candidate(view, SELL, MakerParams()) == ask - 100 * steps
-    assert maker._candidate(see(4900, 5500), BUY, MakerParams(tick_improvement=2)) == 5100
+        assert touch.candidate(view, BUY, MakerParams()) == 5000 + 100 * steps
+        assert touch.candidate(view, SELL, MakerParams()) == ask - 100 * steps
+    assert touch.candidate(see(4900, 5500), BUY, MakerParams(tick_improvement=2)) == 5100
 
 
 # Reservation price and skew (2.1).
@@ -101,13 +102,13 @@ def test_two_ticks_are_joined_and_three_improved_by_the_tick_improvement():
 @pytest.mark.parametrize(("net", "skew"), [(200, -350.0), (100, -175.0), (-100, 175.0), (-200, 350.0)])
 def test_the_skew_is_linear_in_the_position_and_reaches_its_ticks_at_the_cap(net, skew):
     view = see(5000, 5000 + 100, net=net, fair=5000.0)
-    assert -view.position.net * maker.skew_per_unit(view, MakerParams()) == pytest.approx(skew)
+    assert -view.position.net * fair.skew_per_unit(view, MakerParams()) == pytest.approx(skew)
 
 
 @pytest.mark.parametrize(("sig_x", "factor"), [(CALM_X / 4, 0.5), (CALM_X * 1.5, 1.5), (CALM_X * 9, 2.0)])
 def test_the_skew_follows_volatility_between_half_and_twice(sig_x, factor):
     calm, other = see(fair=5000.0), see(fair=5000.0, sig_x=sig_x)
-    ratio = maker.skew_per_unit(other, MakerParams()) / maker.skew_per_unit(calm, MakerParams())
+    ratio = fair.skew_per_unit(other, MakerParams()) / fair.skew_per_unit(calm, MakerParams())
     assert ratio == pytest.approx(factor)
 
 
@@ -146,7 +147,7 @@ def test_a_wanted_position_leans_the_quotes_towards_it(target, wanted):
 )
 def test_the_half_spread_is_the_edge_floor_scaled_by_4p_times_1_p_widened_plus_toxicity(more, params, half):
     view = see(**{"fair": 5000.0} | more)
-    assert maker.half_spread(view, view.estimators.fair, MakerParams(**params)) == pytest.approx(half)
+    assert fair.half_spread(view, view.estimators.fair, MakerParams(**params)) == pytest.approx(half)
 
 
 @pytest.mark.parametrize(
@@ -158,9 +159,9 @@ def test_width_moves_both_sides(more, wanted):
 
 def test_fair_is_the_micro_price_moved_in_log_odds():
     view = see(fair=5000.0, opinion=View(shift=0.4))
-    assert maker.fair_value(view) == pytest.approx(10_000 / (1 + 2.718281828**-0.4), abs=0.02)
-    assert maker.fair_value(see(fair=2000.0, opinion=View(shift=0.4))) == pytest.approx(2716, abs=1), "less in the tails"
-    assert maker.fair_value(see(fair=5000.0)) == 5000.0
+    assert fair.fair_value(view) == pytest.approx(10_000 / (1 + 2.718281828**-0.4), abs=0.02)
+    assert fair.fair_value(see(fair=2000.0, opinion=View(shift=0.4))) == pytest.approx(2716, abs=1), "less in the tails"
+    assert fair.fair_value(see(fair=5000.0)) == 5000.0
 
 
 def test_a_bullish_opinion_moves_the_ask_away_and_a_bearish_one_the_bid():
@@ -171,9 +172,9 @@ def test_a_bullish_opinion_moves_the_ask_away_and_a_bearish_one_the_bid():
 @given(st.integers(100 * 64, 9900 * 64), st.floats(-1, 1))
 @settings(max_examples=200, deadline=None)
 def test_the_fair_of_a_mirrored_market_is_exactly_the_mirror(sixtyfourths, shift):
-    fair = sixtyfourths / 64
-    here, there = see(fair=fair, opinion=View(shift=shift)), see(fair=10_000 - fair, opinion=View(shift=-shift))
-    assert maker.fair_value(here) == 10_000 - maker.fair_value(there)
+    value = sixtyfourths / 64
+    here, there = see(fair=value, opinion=View(shift=shift)), see(fair=10_000 - value, opinion=View(shift=-shift))
+    assert fair.fair_value(here) == 10_000 - fair.fair_value(there)
 
 
 # Sizes (3).
@@ -274,13 +275,13 @@ def test_the_raw_tilt_tightens_its_side_by_the_improvement_and_widens_the_other_
 
 def test_the_raw_rule_reads_the_bias_and_the_pooled_one_the_weighted_shift():
     opinion = View(bias=1, shift=-0.08)
-    assert maker.tilt_ticks(see(opinion=opinion, fair=5000.0), MakerParams(signal_rule="seed")) == 1.0
-    assert maker.tilt_ticks(see(opinion=opinion, fair=5000.0), MakerParams()) == pytest.approx(-2.0)
+    assert touch.tilt_ticks(see(opinion=opinion, fair=5000.0), MakerParams(signal_rule="seed")) == 1.0
+    assert touch.tilt_ticks(see(opinion=opinion, fair=5000.0), MakerParams()) == pytest.approx(-2.0)
 
 
 @pytest.mark.parametrize(("shift", "ticks"), [(0.02, 0.5), (0.04, 1.0), (0.4, 2.0), (-0.4, -2.0)])
 def test_the_tilt_is_the_shift_in_ticks_and_at_most_two(shift, ticks):
-    assert maker.tilt_ticks(see(opinion=View(shift=shift), fair=5000.0), MakerParams()) == pytest.approx(ticks)
+    assert touch.tilt_ticks(see(opinion=View(shift=shift), fair=5000.0), MakerParams()) == pytest.approx(ticks)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +294,7 @@ def test_the_pooled_tilt_moves_the_wrong_side_by_its_whole_ticks_up_and_the_righ
 
 def test_the_right_side_tightens_only_while_half_a_tick_of_edge_is_left():
     opinion = View(shift=0.03)
-    assert maker.fair_value(see(5000, 5200, opinion=opinion)) - 5100 > 50
+    assert fair.fair_value(see(5000, 5200, opinion=opinion)) - 5100 > 50
     assert touched(5000, 5200, opinion)[0] == 5100
     assert touched(5000, 5200, opinion, toxicity=30.0)[0] == 5000, "toxicity eats the edge"
     assert touched(5000, 5200, opinion, fair=5060.0)[0] == 5000, "so does a fair below the mid"
@@ -334,7 +335,7 @@ def test_a_linear_market_is_quoted_around_its_price_with_the_same_rules():
     view = see(6_800_000, 6_800_004, instrument=instrument, qty=500)
     wanted, note = quote(view)
     assert note == "" and set(wanted) == {BUY, SELL}
-    assert maker.fair_value(see(6_800_000, 6_800_004, instrument=instrument, opinion=View(shift=0.001))) == pytest.approx(
+    assert fair.fair_value(see(6_800_000, 6_800_004, instrument=instrument, opinion=View(shift=0.001))) == pytest.approx(
         6_806_805, rel=1e-6
     )
     assert quote(see(6_800_000, 6_820_000, instrument=instrument))[1] == "wide spread"
