@@ -326,8 +326,9 @@ def main() -> None:
     parser.add_argument("--training", type=int, default=Plan().training, help="training runs per regime")
     parser.add_argument("--testing", type=int, default=Plan().testing, help="test runs per regime and arm")
     parser.add_argument("--regimes", nargs="+", default=list(Plan().regimes), choices=list(PUBLISHED))
+    parser.add_argument("--skills", nargs="+", type=float, default=list(SKILLS), choices=SKILLS, metavar="R2")
     args = parser.parse_args()
-    plan = Plan(regimes=tuple(args.regimes), training=args.training, testing=args.testing)
+    plan = Plan(regimes=tuple(args.regimes), training=args.training, testing=args.testing, skills=tuple(sorted({*args.skills})))
     bench(plan, args.out, args.jobs)
 
 

@@ -6,11 +6,11 @@ One run is some markets for some time, with one analyst who counts for something
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
-from llm_maker.config import Config
+from llm_maker.config import load
 from llm_maker.core.advice import MemberAnswer, Signal
 from llm_maker.core.commands import AnyCommand, Command, RequestSignals
 from llm_maker.core.engine import Engine, new_state
@@ -203,27 +203,43 @@ def moment(f: Forecast) -> str:
     return f"{f.instrument}@{f.ts}"
 
 
-def run(plan: Plan, regime: str, seed: int, r2s: tuple[float, ...], weight: float) -> tuple[Witness, State]:
-    """One run of all markets: one analyst who counts for `weight`, or, of several, a panel that is only listened to."""
-    paper = {"markets": plan.markets, "regime": regime, "activity": 1.0, "days_to_end": 30.0, "rewards": False}
-    plain = {"seed": seed, "paper": {**paper, "settle_fail_pct": 0.0}}
-    config = Config.model_validate(plain)
+def run(
+    plan: Plan, regime: str, seed: int, r2s: tuple[float, ...], weight: float, keys: Mapping[str, object] | None = None
+) -> tuple[Witness, State]:
+    """One run of all markets: nobody asked, one analyst who counts for `weight`, or a panel that is only listened to.
+
+    `keys`: dotted keys of the config, beside those that make the world.
+    """
+    world = {"markets": plan.markets, "regime": regime, "activity": 1.0, "days_to_end": 30.0, "rewards": False}
+    given = {"seed": seed, **{f"paper.{k}": v for k, v in world.items()}, "paper.settle_fail_pct": 0.0, **(keys or {})}
+    config = load(None, {}, given if r2s else {**given, "llm.provider": "none"})
+    paper = config.paper
     market = SimulatedMarket(
-        MarketParams(seed=seed, markets=plan.markets, regime=regime, step_ns=_GRAIN_NS, days_to_end=30.0, rewards=False)
+        MarketParams(
+            seed=seed,
+            markets=paper.markets,
+            regime=regime,
+            step_ns=_GRAIN_NS,
+            days_to_end=paper.days_to_end,
+            rewards=paper.rewards,
+        )
     )
-    analysts = [simulated_analyst(Config.model_validate({**plain, "llm": {"simulated_skill_r2": r2}}), market) for r2 in r2s]
-    analyst = analysts[0] if len(analysts) == 1 else Panel(analysts)
-    model = _PANEL if len(analysts) > 1 else f"simulated(R2={r2s[0]:.2f})"
+    analysts = [simulated_analyst(load(None, {}, {**given, "llm.simulated_skill_r2": r2}), market) for r2 in r2s]
     exchange = Exchange(exchange_params(config))
+    simulators: list[Simulator] = [exchange]
+    if analysts:
+        simulators.append(analysts[0] if len(analysts) == 1 else Panel(analysts))
     start = market.next_ns()
     assert start is not None
-    timeline = Timeline([("", market), ("main", exchange), ("main", analyst), ("", Pace(start))])
+    timeline = Timeline([("", market), *(("main", s) for s in simulators), ("", Pace(start))])
     strategy = Maker()
     state = new_state("main", to_params(config), strategy, maker_params(config), exchange.params.start_cash)
     witness = Witness(state, market.truth, seed)
-    session = Session([Account(Engine(state, strategy), None, witness, [exchange, analyst])], timeline)
+    session = Session([Account(Engine(state, strategy), None, witness, simulators)], timeline)
     session.deliver(start, "main", Started(1, False))
-    session.deliver(start, "main", WeightUpdated(model, "", Skill(weight=weight, why="frozen for this run")))
+    if analysts:
+        model = _PANEL if len(analysts) > 1 else f"simulated(R2={r2s[0]:.2f})"
+        session.deliver(start, "main", WeightUpdated(model, "", Skill(weight=weight, why="frozen for this run")))
     end = start + int(plan.days * DAY_NS)
     while True:
         # Not `run_virtual`: a stop would be part of the day. What is due at its last moment is still lived through.

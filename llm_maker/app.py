@@ -11,7 +11,6 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +46,7 @@ from llm_maker.runtime.replay import OF_A_FEED, OF_A_VENUE
 from llm_maker.runtime.timeline import Ticker, Timeline
 from llm_maker.strategy.maker import Maker
 from llm_maker.tuning import maker_params, run_params
+from llm_maker.twins import Surroundings, Twins
 from llm_maker.venues.paper.exchange import Exchange
 from llm_maker.world import Refused, World, exchange_params, make_world, simulated_analyst
 
@@ -105,6 +105,7 @@ class Daemon:
         self._interrupts = 0
         self._abort = asyncio.Event()
         self.frames = 0
+        self.twins = Twins(config)
         self._build()
 
     def _world(self) -> World:
@@ -135,7 +136,8 @@ class Daemon:
             session_number = self.ledger.next_session()
         self.scope = scope_of(config, self.options.tape, session_number, self.wallet)
         folder = self.home / "logs" / "journal" / folder_of(self.scope)
-        limits = JournalLimits(max_file=_bytes(config.logging.journal_max_mb), max_total=_bytes(config.logging.journal_total_mb))
+        share = _bytes(config.logging.journal_total_mb) // self.twins.accounts
+        limits = JournalLimits(max_file=_bytes(config.logging.journal_max_mb), max_total=share)
         fresh = Engine(new_state(config.account, self.params, strategy, maker_params(config), cash), strategy)
         place = Place(self.home, folder, config.account, self.scope, self.ledger)
         outside = frozenset() if live is None else OF_A_FEED if self.exchange else OF_A_VENUE
@@ -146,7 +148,7 @@ class Daemon:
         engine = self.engine
 
         def snapshot() -> Checkpoint:
-            return Checkpoint(checkpoint(engine.state), timeline.checkpoint(), label)
+            return Checkpoint(checkpoint(engine.state), timeline.checkpoint("", config.account), label)
 
         if back.latest is None:
             journal = JournalWriter.create(folder, config.account, snapshot, limits=limits)
@@ -166,15 +168,20 @@ class Daemon:
             feed=live.feed if live else None,
             seq=back.seq,
         )
-        self.session = session = Session([self.account], timeline)
-        self.log.now = lambda: session.now
-        self.session.now = max(engine.state.now, world.start_ns) if live else engine.state.now or world.start_ns
+        now = max(engine.state.now, world.start_ns) if live else engine.state.now or world.start_ns
         if live is not None:
-            timeline.skip_to(self.session.now)
+            timeline.skip_to(now)
             refuse_unsafe(engine.state, config, world.start_ns, unproved=self.options.unproved)
         self.resumed = back.latest is not None
         self.before = summary.mark(engine.state)
         self._session_number = session_number or self.ledger.next_session(above=engine.state.session)
+        around = Surroundings(config, self.params, place, label, limits, self.log, STRATEGIES)
+        self.twins.bring_back(around, self.account, timeline, self._session_number, now)
+        self.session = session = Session([self.account], timeline, self.twins.shadows)
+        session.now = now
+        if live is not None:
+            live.beside = lambda: self.twins.states
+        self.log.now = lambda: session.now
 
     def _recorder(self, state: State) -> Recorder:
         return Recorder(
@@ -187,6 +194,7 @@ class Daemon:
             on_notice=self._notice,
             on_failure=self._log_failed,
             max_bytes=_bytes(self.config.logging.decisions_max_mb),
+            difference=self.twins.difference_usd,
         )
 
     @property
@@ -211,6 +219,7 @@ class Daemon:
         if state.params != self.params or state.strategy_params != wanted:
             changed = ParamsChanged(msgspec.Raw(msgspec.json.encode(self.params)), msgspec.Raw(msgspec.json.encode(wanted)))
             session.deliver(ts, account.name, changed)
+        self.twins.begin(ts)
 
     async def run(self, on_idle: Callable[[], None] = lambda: None) -> bool:
         """Run until stopped; True if the stop was proved clean."""
@@ -259,7 +268,8 @@ class Daemon:
         def emit(event: Event) -> None:
             inbox.put(event, name)
 
-        control = ControlServer(self.home, self.answer, lambda text: view.find(self.state, text), self._units)
+        find, units = (lambda text: view.find(self.state, text)), (lambda *of: view.units(self.state, *of))
+        control = ControlServer(self.home, self.answer, find, units)
         ports: list[Port] = [KillFile(self.home)]
         try:
             control.open()
@@ -301,21 +311,12 @@ class Daemon:
         """What a reading verb is told; what only the wiring knows is added to the view."""
         told = view.ask(self.state, verb, args)
         if verb == "status":
-            told["simulated"] = self.world.market is not None
+            told |= {"simulated": self.world.market is not None, "twin": self.twins.told()}
             told |= self.live.facts() if self.live else {}
         if verb == "markets":
             out = [c for c in self.world.universe.choices.values() if not c.chosen]
             told["not_chosen"] = [{"market_id": c.instrument, "question": c.question, "why": c.why} for c in out]
         return told
-
-    def _units(self, market_id: str, shares: str) -> int | None:
-        """Shares as a person types them, in units of the market; None where they are none."""
-        market = self.state.markets.get(market_id)
-        try:
-            units = Decimal(shares) * 10**market.instrument.qty_decimals if market else Decimal("NaN")
-            return int(units) if units == units.to_integral_value() else None
-        except InvalidOperation:
-            return None
 
     def _interrupt(self, name: str) -> None:
         """Once: stop in order. Again: end now and say what may rest."""
@@ -404,6 +405,7 @@ class Daemon:
             "resumed": self.resumed,
             "clean_stop": self.account.stop is not None and self.account.stop.clean,
             "resting": self.resting(),
+            "twin": self.twins.told(),
         }
 
     def close(self) -> None:
@@ -415,6 +417,7 @@ class Daemon:
             stack.callback(self.log.close)
             stack.callback(self.mind.close)
             stack.callback(self.ledger.close)
+            stack.callback(self.twins.close)
             stack.callback(self.recorder.close)
             if self.account.journal is not None:
                 stack.callback(self.account.journal.close)

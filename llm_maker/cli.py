@@ -1,4 +1,4 @@
-"""The command line: its root, and `run`. The other verbs are in `cli_operate` and `cli_lab`, what they share in `cli_shared`."""
+"""The command line: its root, and `run`. The others are in `cli_operate`, `cli_lab`, `cli_report`, `cli_study`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer._click.exceptions import ClickException  # typer shows no public name for its usage errors
 
-from llm_maker import __version__, cli_lab, cli_operate
+from llm_maker import __version__, cli_lab, cli_operate, cli_report, cli_study
 from llm_maker.cli_shared import BAD_USAGE, FAILED, HERE, SHIPPED, AsJson, ConfigFile, Home, fail, faults, load, overrides
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -158,4 +158,5 @@ def _screen(config: Any, as_json: bool) -> Any:
     return Screen(config.console.live_lines, config.console.refresh_seconds)
 
 
-app.registered_commands += cli_operate.app.registered_commands + cli_lab.app.registered_commands
+for verbs in (cli_operate, cli_lab, cli_report, cli_study):
+    app.registered_commands += verbs.app.registered_commands

@@ -1,4 +1,4 @@
-"""The verbs that need no daemon: the lab's (backtest, replay, report), and what looks at a venue before a run (record, doctor)."""
+"""The verbs that need no daemon: the lab's (backtest, replay), and what looks at a venue before a run (record, doctor)."""
 
 from __future__ import annotations
 
@@ -82,56 +82,6 @@ def replay(
         print(json.dumps(result))
     else:
         for line in lab.replay_lines(result):
-            print(line)
-
-
-@app.command()
-def report(
-    home: Home = HERE,
-    forecasts: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Score forecasts: JSONL or CSV of question_id, model, p, market_p, outcome, ts."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="With --forecasts: of the intervals' dice; 0 if left out.")] = None,
-    bootstrap: Annotated[int | None, typer.Option(metavar="N", help="With --forecasts: resamples; 2000 if left out.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """What made or lost the money on this home; or how good a file of forecasts was."""
-    if forecasts is not None:
-        _report_forecasts(forecasts, 0 if seed is None else seed, 2_000 if bootstrap is None else bootstrap, as_json)
-        return
-    if seed is not None or bootstrap is not None:
-        fail(f"--{'seed' if seed is not None else 'bootstrap'} goes with --forecasts FILE", BAD_USAGE)
-    from llm_maker import home_report
-
-    with faults():
-        found = home_report.report(home)
-    if not found["accounts"]:
-        fail(f"{home}: nothing has been traded here yet; `llm-maker run` first", FAILED)
-    if as_json:
-        print(json.dumps(found))
-    else:
-        for line in home_report.report_lines(found):
-            print(line)
-
-
-def _report_forecasts(path: Path, seed: int, resamples: int, as_json: bool) -> None:
-    import msgspec
-
-    from llm_maker.report import forecast, forecast_file, forecast_page
-
-    if seed < 0:
-        fail(f"--seed is {seed}; must be from 0", BAD_USAGE)
-    if not 200 <= resamples <= 100_000:
-        fail(f"--bootstrap is {resamples}; must be from 200 to 100000", BAD_USAGE)
-    with faults():
-        found = forecast.score(forecast_file.read(path), seed, resamples)
-    if not found.models:
-        fail(forecast_page.nothing_yet(found, str(path)), FAILED)
-    if as_json:
-        print(json.dumps({"file": str(path), **msgspec.to_builtins(found)}, allow_nan=False))
-    else:
-        for line in forecast_page.page(found, str(path)):
             print(line)
 
 

@@ -63,7 +63,7 @@ class Blocks(Section):
     rules: int = Field(default=250, ge=0, le=8_000)
     news: int = Field(default=300, ge=0, le=8_000)
     past: int = Field(default=150, ge=0, le=4_000)
-    market: int = Field(default=350, ge=50, le=4_000)
+    market: int = Field(default=380, ge=50, le=4_000)
 
 
 class News(Section):

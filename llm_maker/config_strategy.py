@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from llm_maker.config_fields import Hours, Percent, Ratio, Seconds, Section, Shares, Ticks, Usd, ordered
+from llm_maker.config_fields import Hours, Names, Percent, Ratio, Seconds, Section, Shares, Ticks, Usd, ordered
 
 
 class Terms(Section):
@@ -45,6 +45,8 @@ class StrategyConfig(Section):
     terms: Terms = Terms()
     flow_ticks: float = Field(default=0.25, ge=0, le=0.5)
     decay_hold_hours: Hours = 6.0
+    by_date: Names = ()
+    complete_events: Names = ()
     unwind_max_ticks: float = Field(default=3.0, gt=0, le=100)
     taper_hours: Hours = 72.0
     skew_max_ticks: float = Field(default=3.5, ge=0, le=100)

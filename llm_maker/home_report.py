@@ -1,91 +1,290 @@
-"""The report of a home: what made or lost the money of each account, and what its models' opinions were worth. Reads the ledger."""
+"""The report of a home: what made or lost the money of each account, what its models' opinions were worth, who beat whom.
+
+Reads the ledger and the logs of a home, of several homes, or of a home's last backtest; computes by the rooms of `report`.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from llm_maker.core.skill import Skill
+from llm_maker import __version__
+from llm_maker.core.skill import Forecast, Skill
 from llm_maker.core.state import Counts, Flows, Tally
 from llm_maker.core.values import usd
-from llm_maker.report import skill_page, summary
+from llm_maker.report import account_text, fill_check, paired, signal_table, skill_page, summary
+from llm_maker.report.account import Account, account
+from llm_maker.report.account_extras import extras
+from llm_maker.report.fill_check import FillCheck
+from llm_maker.report.paired import Paired
+from llm_maker.report.signal_table import Group
+from llm_maker.report.track import Track
 from llm_maker.runtime.ledger import Ledger
 from llm_maker.runtime.logs import SKILL
 from llm_maker.runtime.rows import Scope
+from llm_maker.tracks import track
+from llm_maker.twins import COPY, PLACEBO, TWIN
+from llm_maker.world import Refused
+
+SHADOWS = (COPY, TWIN, PLACEBO)
+PPM = 1_000_000
 
 
-def report(home: Path) -> dict[str, Any]:
-    """Totals of every account that has rows in the home's ledger; each of its own mode and venue, never mixed."""
-    path = home / "positions" / "ledger.sqlite3"
+class Entry(msgspec.Struct, frozen=True):
+    """One account of a home: its record, and what the ledger keeps beside it."""
+
+    scope: Scope
+    track: Track
+    kept: dict[str, str]
+    forecasts: list[Forecast]
+    totals: dict[str, Any]
+    positions: dict[str, int]
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What a home holds."""
+
+    home: Path
+    entries: list[Entry]
+
+    @property
+    def tracks(self) -> list[Track]:
+        return [entry.track for entry in self.entries]
+
+
+def gather(home: Path, *, backtest: bool = False, samples: bool = False, forecasts: bool = False) -> Found:
+    """Every account with rows in the home's ledger; with `backtest` those of its last backtest in their place."""
+    path = home / "logs" / "backtest" / "ledger.sqlite3" if backtest else home / "positions" / "ledger.sqlite3"
     if not path.exists():
-        return {"accounts": []}
+        return Found(home, [])
     ledger = Ledger.open(path)
     try:
-        return {"accounts": [_account(ledger, scope) for scope in ledger.scopes()]}
+        return Found(home, [_entry(ledger, scope, samples, forecasts) for scope in ledger.scopes()])
     finally:
         ledger.close()
 
 
-def _account(ledger: Ledger, scope: Scope) -> dict[str, Any]:
-    kept = ledger.risk_state(scope)
-    totals = ledger.totals(scope)
+def _entry(ledger: Ledger, scope: Scope, samples: bool, forecasts: bool) -> Entry:
+    told = ledger.forecasts(scope) if forecasts else []
+    totals = msgspec.to_builtins(ledger.totals(scope))
+    return Entry(scope, track(ledger, scope, samples=samples), ledger.risk_state(scope), told, totals, ledger.positions(scope))
+
+
+def report(home: Path, *, backtest: bool = False) -> dict[str, Any]:
+    """Everything as plain data; accounts are never mixed."""
+    return told(gather(home, backtest=backtest))
+
+
+def told(found: Found) -> dict[str, Any]:
+    """The JSON of the report; the keys of the older ones stay."""
+    accounts = [_plain(entry) for entry in found.entries]
+    if not accounts:
+        return {"accounts": []}
+    return {"accounts": accounts, "compared": [msgspec.to_builtins(p) for p in compared(found.tracks)]}
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    kept = entry.kept
 
     def read(key: str, kind: Any, default: Any) -> Any:
         return msgspec.json.decode(kept[key], type=kind) if key in kept else default
 
-    flows = read("flows", Flows, Flows())
+    flows, worth = read("flows", Flows, Flows()), read("equity", int, 0)
     refused = read("refused", dict[str, Tally], {})
-    worth = read("equity", int, 0)
     parts = summary.split(worth - flows.start - flows.transfers, flows)
     ranked = sorted(refused.items(), key=lambda item: -item[1].ns)
+    detail = account(entry.track)
     return {
-        "venue": scope.venue,
-        "mode": scope.mode,
-        "wallet": scope.wallet,
-        "account": scope.account,
+        "venue": entry.scope.venue,
+        "mode": entry.scope.mode,
+        "wallet": entry.scope.wallet,
+        "account": entry.scope.account,
+        "simulated": entry.scope.venue == "simulated",
         "equity_usd": usd(worth),
         "pnl_usd": parts.pnl,
         "pnl_exit_usd": usd(read("exit_equity", int, 0) - flows.start - flows.transfers),
         "pnl_split_usd": msgspec.to_builtins(parts),
-        "llm_cost_usd": usd(totals.decision_cost),
+        "llm_cost_usd": usd(entry.totals["decision_cost"]),
         "counts": msgspec.to_builtins(read("counts", Counts, Counts())),
-        "fills": totals.fills,
-        "failed_settlements": totals.failed_fills,
-        "round_trips": totals.trips,
-        "winning_round_trips": totals.winning_trips,
-        "decisions": totals.decisions,
-        "positions": ledger.positions(scope),
+        "fills": entry.totals["fills"],
+        "failed_settlements": entry.totals["failed_fills"],
+        "round_trips": entry.totals["trips"],
+        "winning_round_trips": entry.totals["winning_trips"],
+        "decisions": entry.totals["decisions"],
+        "positions": entry.positions,
         "refusals": {k: {"episodes": t.count, "seconds": round(t.ns / 1e9, 3)} for k, t in ranked},
         "quoted_seconds": {k: round(ns / 1e9, 1) for k, ns in read("quoted", dict[str, int], {}).items()},
         "names": read("names", dict[str, str], {}),
         "opinions": {key.removeprefix(SKILL): msgspec.json.decode(value) for key, value in kept.items() if key.startswith(SKILL)},
+        "identity_usd": msgspec.to_builtins(detail.split, str_keys=True),
+        "ratios": msgspec.to_builtins(detail.ratios),
+        "by": msgspec.to_builtins(detail.by, str_keys=True),
     }
 
 
-def report_lines(found: dict[str, Any]) -> list[str]:
-    """The report for people: one block an account."""
+def compared(tracks: Sequence[Track]) -> list[Paired]:
+    """Main against its twin and its placebo (live: the paper copy is main), and real fills against the simulated ones."""
+    found: list[Paired] = []
+    for main in [t for t in tracks if t.label["account"] not in SHADOWS]:
+        beside = _shadows(main, tracks)
+        base = beside.get(COPY, main)
+        found += paired.against(base, {name: beside[name] for name in (TWIN, PLACEBO) if name in beside})
+        if base is not main:
+            found.append(paired.paired(main, base))
+    return found
+
+
+def _shadows(main: Track, tracks: Sequence[Track]) -> dict[str, Track]:
+    """The accounts beside one; of a shadow that was begun anew its last life."""
+    found: dict[str, Track] = {}
+    for t in sorted(tracks, key=lambda one: one.end_ns):
+        same = t.label["venue"] == main.label["venue"]
+        if same and t.label["account"] in SHADOWS and str(t.label["wallet"]).partition("#")[0] == _wallet(main):
+            found[str(t.label["account"])] = t
+    return found
+
+
+def _wallet(main: Track) -> str:
+    """A tape's wallet ends in its session, as a shadow's later life does."""
+    return str(main.label["wallet"]).partition("#")[0]
+
+
+def report_lines(found: Found) -> list[str]:
+    """The report for people: one block an account, then who beat whom."""
     lines: list[str] = []
-    for a in found["accounts"]:
-        parts = a["pnl_split_usd"]
-        simulated = ", SIMULATED market" if a["venue"] == "simulated" else ""
-        lines += [
-            f"{a['account']} on {a['venue']}, {a['mode'].upper()} money{simulated} ({a['wallet']})",
-            f"  P&L at mid {parts['pnl']:+10.2f}   at the touch with fees {a['pnl_exit_usd']:+.2f}",
-            f"    spread   {parts['spread']:+10.2f}   what the fills earned against the mid of their moment",
-            f"    inventory{parts['inventory']:+10.2f}   what the market did to the position afterwards",
-            f"    fees     {parts['fees']:+10.2f}",
-            f"    rebates  {parts['rebates']:+10.2f}",
-            f"    rewards  {parts['rewards']:+10.2f}",
-            f"  model cost {a['llm_cost_usd']:10.4f}   for {a['decisions']} decisions (paid elsewhere, not in the P&L)",
-            f"  fills {a['fills']} ({a['failed_settlements']} failed to settle), round trips {a['round_trips']} "
-            f"({a['winning_round_trips']} won), halts {a['counts']['halts']}, fallbacks {a['counts']['fallbacks']}",
-            "  refused, by time:",
-        ]
-        lines += [f"    {v['seconds']:10.0f}s {v['episodes']:6g}x  {k}" for k, v in list(a["refusals"].items())[:12]] or [
-            "    nothing"
-        ]
-        lines += skill_page.lines({key: msgspec.convert(skill, Skill) for key, skill in a["opinions"].items()})
+    for entry in found.entries:
+        lines += account_text.lines(account(entry.track))
+        skills = {k.removeprefix(SKILL): msgspec.json.decode(v, type=Skill) for k, v in entry.kept.items() if k.startswith(SKILL)}
+        lines += skill_page.lines(skills)
         lines.append("")
+    for one in compared(found.tracks):
+        lines += [*_meaning(one), *paired.lines(one), ""]
     return lines
+
+
+def _meaning(p: Paired) -> list[str]:
+    if TWIN in p.second:
+        return ["what the model was worth: the account against its twin without a model, net of the model's cost"]
+    if PLACEBO in p.second:
+        return ["against the placebo, whose opinions were dealt to the wrong markets"]
+    return ["simulator error: real fills against the same engine on simulated ones"]
+
+
+# Signals, fills, homes.
+
+
+def signals(home: Path, name: str | None = None) -> tuple[list[Group], float, float]:
+    """What following the models' signals would have brought, with the half-spread (USD) and fee rate it was charged."""
+    found = gather(home, samples=True, forecasts=True)
+    entries = [e for e in found.entries if e.forecasts and (name in (None, e.scope.account))]
+    own = [e for e in entries if e.scope.account not in SHADOWS] or entries
+    forecasts = [f for e in own for f in e.forecasts if f.role == "used"]
+    spreads, fees = [], []
+    for entry in own:
+        for instrument, samples in entry.track.samples.items():
+            quoted = entry.track.instruments.get(instrument)
+            if quoted is not None:
+                fees.append(quoted.taker_ppm / PPM)
+                spreads += [(s.ask - s.bid) / 2 / quoted.price_scale for s in samples if s.bid and s.ask]
+    half_spread = sum(spreads) / len(spreads) if spreads else 0.0
+    fee_rate = sum(fees) / len(fees) if fees else 0.0
+    return signal_table.signal_table(forecasts, half_spread, fee_rate, actions=_actions(home)), half_spread, fee_rate
+
+
+def _actions(home: Path) -> dict[tuple[str, str], str]:
+    """(decision, market) -> what was advised, from the decision log; lines that cannot be read are left out."""
+    advised: dict[tuple[str, str], str] = {}
+    for path in (home / "logs" / "llm_decisions.jsonl.1", home / "logs" / "llm_decisions.jsonl"):
+        if not path.exists():
+            continue
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                try:
+                    entry = json.loads(line)
+                except json.JSONDecodeError:
+                    continue
+                for signal in entry.get("signals") or []:
+                    advised[str(entry.get("decision_id")), str(signal.get("market_id"))] = str(signal.get("action"))
+    return advised
+
+
+def fills(home: Path) -> FillCheck:
+    """Simulated against live fills; refused where a home lacks one of them."""
+    found = gather(home)
+    live = [t for t in found.tracks if t.label["mode"] == "live" and t.label["account"] not in SHADOWS]
+    copies = [t for t in found.tracks if t.label["account"] == COPY]
+    if not live or not copies:
+        raise Refused(f"{home}: no live account with its paper copy here (mode: live with twin.enabled: true makes both)")
+    logs = home / "logs"
+    real = fill_check.read_orders(logs / "executions.jsonl", str(live[0].label["account"]), live[0].instruments)
+    paper = fill_check.read_orders(logs / COPY / "executions.jsonl", COPY, copies[0].instruments)
+    return fill_check.check(live[0], copies[0], real, paper)
+
+
+def homes(folders: Sequence[Path]) -> dict[str, Track]:
+    """The main account of each home, by its folder; refused where there is none."""
+    found: dict[str, Track] = {}
+    for folder in folders:
+        mains = [t for t in gather(folder).tracks if t.label["account"] not in SHADOWS]
+        if len(mains) != 1:
+            what = "nothing has been traded there yet" if not mains else f"{len(mains)} accounts, and one is wanted"
+            raise Refused(f"{folder}: {what}")
+        found[str(folder)] = mains[0]
+    return found
+
+
+def homes_lines(tracks: dict[str, Track]) -> list[str]:
+    """Homes side by side, and each against the first."""
+    names = list(tracks)
+    details: dict[str, Account] = {name: account(t) for name, t in tracks.items()}
+    lines = [f"{name}: {account_text.title(detail)}" for name, detail in details.items()]
+    lines += ["", *account_text.beside(details), ""]
+    for p in paired.against(tracks[names[0]], {name: tracks[name] for name in names[1:]}):
+        lines += paired.lines(p)
+    return lines
+
+
+def homes_told(tracks: dict[str, Track]) -> dict[str, Any]:
+    """The same as plain data."""
+    names = list(tracks)
+    pairs = paired.against(tracks[names[0]], {name: tracks[name] for name in names[1:]})
+    accounts = {name: msgspec.to_builtins(account(t), str_keys=True) for name, t in tracks.items()}
+    return {"homes": accounts, "compared": [msgspec.to_builtins(p) for p in pairs]}
+
+
+# Files.
+
+
+def tables(found: Found) -> dict[str, list[dict[str, Any]]]:
+    """File name -> rows, all accounts of a home under one another."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for entry in found.entries:
+        for name, told_rows in account_text.csv_tables(account(entry.track)).items():
+            rows.setdefault(name, []).extend(told_rows)
+    rows["compared"] = [msgspec.to_builtins(p) for p in compared(found.tracks)]
+    return rows
+
+
+def page(found: Found) -> str:
+    """The home as one page of HTML."""
+    from llm_maker.report.html_page import page as html
+
+    ordered = sorted(found.tracks, key=lambda t: t.label["account"] in SHADOWS)
+    names = {_label(t): t for t in ordered}
+    pairs = []
+    for main in [t for t in ordered if t.label["account"] not in SHADOWS]:
+        beside = _shadows(main, ordered)
+        base = beside.get(COPY, main)
+        others = {name: beside[name] for name in (TWIN, PLACEBO) if name in beside}
+        pairs += [(p, base, other) for p, other in zip(paired.against(base, others), others.values(), strict=True)]
+    forecasts = [f for entry in found.entries for f in entry.forecasts]
+    told_extras = extras({name: account(t) for name, t in names.items()}, pairs, forecasts, __version__)
+    return html(list(names.values()), told_extras)
+
+
+def _label(t: Track) -> str:
+    return str(t.label["account"])

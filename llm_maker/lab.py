@@ -28,15 +28,17 @@ from llm_maker.runtime.clock import LiveClock
 from llm_maker.runtime.journal import Checkpoint
 from llm_maker.runtime.journal import files as journal_files
 from llm_maker.runtime.journal_writer import JournalLimits, JournalWriter
+from llm_maker.runtime.ledger import Ledger
 from llm_maker.runtime.line_log import iso
 from llm_maker.runtime.logs import Recorder
 from llm_maker.runtime.loop import Account, Session
+from llm_maker.runtime.memory import Memory
 from llm_maker.runtime.rows import Scope
 from llm_maker.runtime.signals_file import SignalsFile
 from llm_maker.runtime.tape import TapeFeed, TapeReader
 from llm_maker.runtime.timeline import Ticker, Timeline
-from llm_maker.runtime.universe import SelectedFeed
-from llm_maker.tuning import maker_params, to_params
+from llm_maker.trial import params_of, selected
+from llm_maker.tuning import maker_params
 from llm_maker.universe import Universe
 from llm_maker.venues.paper.exchange import Exchange
 from llm_maker.venues.polymarket.data.wire import Wire
@@ -49,7 +51,7 @@ _FLUSH_BYTES = 1 << 20
 def backtest(
     config: Config, tape: Path, home: Path, signals: str, progress: Progress = None, play: Wanted | None = None
 ) -> dict[str, Any]:
-    """A tape through strategy and paper exchange in virtual time; journal and logs under HOME/logs/backtest, made anew.
+    """A tape through strategy and paper exchange in virtual time; journal, logs and a ledger in HOME/logs/backtest, made anew.
 
     `signals`: `none`, or a file of decisions; or `play`: the configured models, from a cassette.
     """
@@ -109,17 +111,13 @@ def _play(
     start = feed.next_ns()
     if start is None:
         raise Refused(f"{tape}: no frame after the header")
-    universe = Universe(config.market_selection)
-    for instrument in instruments:
-        universe.judge(instrument, start)
-    shown: Simulator = feed if all(c.chosen for c in universe.choices.values()) else SelectedFeed(feed, universe)
+    shown = selected(feed, Universe(config.market_selection), instruments, start)
     exchange = Exchange(exchange_params(config))
     analyst = decisions if models is None else models.analyst
     simulators: list[Simulator] = [exchange] if analyst is None else [exchange, analyst]
     timeline = Timeline([("", shown), *((config.account, s) for s in simulators), ("", Ticker(start))])
     strategy = STRATEGIES[config.strategy.name]
-    params = to_params(config)
-    params = msgspec.structs.replace(params, slow=msgspec.structs.replace(params.slow, enabled=analyst is not None))
+    params = params_of(config, advised=analyst is not None)
     state = new_state(config.account, params, strategy, maker_params(config), exchange.params.start_cash)
     engine = Engine(state, strategy)
     label = {"tape": tape.name, "exchange": msgspec.to_builtins(exchange.params), "build": __version__}
@@ -130,7 +128,8 @@ def _play(
     )
     scope = Scope("polymarket", "paper", f"backtest:{tape.name}", config.account)
     facts = (lambda request_id: {}) if models is None else models.facts_of
-    recorder = Recorder(state, scope, None, folder, simulated=True, facts=facts)
+    memory = Memory()
+    recorder = Recorder(state, scope, memory, folder, simulated=True, facts=facts)
     account = Account(engine, writer, recorder, simulators, durable=False)
     session = Session([account], timeline)
     before = summary.mark(state)
@@ -139,10 +138,21 @@ def _play(
     if progress:
         progress(1, 1)
     writer.close()
+    recorder.save_state(state.now)
     recorder.close()
+    _keep(memory, folder / "ledger.sqlite3")
     ended = account.stop is not None and account.stop.clean
     journal = {"journal": str(writer.path), "journal_sha256": writer.hexdigest, "clean_stop": ended}
     return {"first_ns": start, **_told(config, tape, feed, wire, state, before, exchange), **journal}
+
+
+def _keep(memory: Memory, path: Path) -> None:
+    """The rows of a backtest in a ledger of their own, beside its journal: no account's report may mix with them."""
+    ledger = Ledger.open(path)
+    try:
+        memory.write(ledger)
+    finally:
+        ledger.close()
 
 
 def _told(
@@ -226,7 +236,7 @@ def replay(journal: Path, progress: Progress = None) -> dict[str, Any]:
         raise Refused(f"{journal}: no such journal")
     paths = [journal]
     if journal.is_dir():
-        names = sorted({p.name.split("-")[1] for p in journal.glob("journal-*")})
+        names = sorted({p.name.removeprefix("journal-").rpartition("-")[0] for p in journal.glob("journal-*")})
         paths = [path for name in names for path in journal_files(journal, name)]
         if not paths:
             raise Refused(f"{journal}: no journal files in this folder")

@@ -80,6 +80,8 @@ class LiveVenue:
     ) -> None:
         settings, hosts = config.polymarket, config.polymarket.hosts
         self.config, self.state, self._say = config, state, say
+        self.beside: Callable[[], Iterable[State]] = list
+        """The paper accounts on the same feed: a market where one of them stands is followed too."""
         self.pace = pace = Pace(clock.now, speed)
         self.clob = Clob(hosts.clob, pace, timeout=settings.request_timeout_seconds)
         self.gamma = Http(hosts.gamma, pace, timeout=1.5 * settings.request_timeout_seconds, limits=GAMMA_LIMITS)
@@ -128,11 +130,11 @@ class LiveVenue:
     def kept(self) -> set[str]:
         """Markets where something of ours may stand: they are followed whatever the selection says."""
         found = set()
-        for name, market in self.state().markets.items():
+        for market in (market for state in (self.state(), *self.beside()) for market in state.markets.values()):
             position = market.position
             held = (position.yes, position.no)
             if market.live or position.pending or any(h.settled or h.pending or h.foreign or h.merging for h in held):
-                found.add(name)
+                found.add(str(market.instrument.id))
         return found
 
     def heard(self, emit: Emit) -> Emit:

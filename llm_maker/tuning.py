@@ -59,8 +59,11 @@ def maker_params(config: Config) -> MakerParams:
         edge_floor_ticks=s.edge_floor_ticks,
         flow_ticks=s.flow_ticks,
         decay_hold_ns=_ns(s.decay_hold_hours, 3_600),
+        by_date=s.by_date,
+        complete_events=s.complete_events,
         unwind_max_ticks=s.unwind_max_ticks,
         taper_ns=_ns(s.taper_hours, 3_600),
+        taper_end_ns=_ns(config.risk.resolution_reduce_hours, 3_600),
         kelly_ratio=s.kelly,
         terms=Terms(**s.terms.model_dump()),
     )

@@ -17,6 +17,7 @@ from llm_maker.runtime.tape import TapeFeed, TapeReader
 from llm_maker.runtime.universe import SelectedFeed
 from llm_maker.tuning import exact
 from llm_maker.universe import Universe
+from llm_maker.venues.paper.latency import Scatter, Unmeasured, measured
 from llm_maker.venues.paper.market import MarketParams, SimulatedMarket
 from llm_maker.venues.paper.records import ExchangeParams
 from llm_maker.venues.paper.regimes import REGIMES
@@ -47,7 +48,7 @@ class World(msgspec.Struct):
 
 
 def exchange_params(config: Config) -> ExchangeParams:
-    """The paper exchange as configured."""
+    """The paper exchange as configured; raises Refused for a latency log from which nothing can be drawn."""
     p = config.paper
     return ExchangeParams(
         seed=config.seed,
@@ -58,8 +59,27 @@ def exchange_params(config: Config) -> ExchangeParams:
         settle_fail_ppm=round(p.settle_fail_pct / 100 * PPM),
         improve_share=p.improve_share,
         volume_cap_ratio=p.volume_cap_pct / 100,
+        queue_model=p.queue_model,
+        queue_power=p.queue_power,
         band=p.band,
+        scatter=_scatter(config),
     )
+
+
+def _scatter(config: Config) -> Scatter:
+    p = config.paper
+    if p.latency == "constant":
+        if p.latency_log:
+            raise Refused("paper.latency_log is set, but paper.latency is constant; sampled draws from the log")
+        return Scatter()
+    if not p.latency_log:
+        return Scatter(sigma=p.latency_sigma, tail_ppm=round(p.latency_tail_pct / 100 * PPM))
+    try:
+        with Path(p.latency_log).expanduser().open("rb") as lines:
+            return measured(lines)
+    except (OSError, Unmeasured) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise Refused(f"paper.latency_log: {p.latency_log}: {said}") from None
 
 
 def open_tape(path: Path, *, checked: bool = False) -> tuple[TapeReader, list[Any], Wire]:

@@ -230,7 +230,7 @@ def test_the_promised_result_has_every_field(tmp_path: Path):
     for log in ("llm_decisions.jsonl", "executions.jsonl"):
         assert (tmp_path / "logs" / log).stat().st_size > 0
     with sqlite3.connect(tmp_path / "positions" / "ledger.sqlite3") as ledger:
-        assert ledger.execute("SELECT count(*) FROM trades").fetchone()[0] == told["fills"]
+        assert ledger.execute("SELECT count(*) FROM trades WHERE bot_name = 'main'").fetchone()[0] == told["fills"]
     assert result.stderr.splitlines()[-6].startswith("earned from spread")
     assert result.stderr.splitlines()[-1] == "stopped: proved that no order of ours rests"
 

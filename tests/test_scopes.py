@@ -161,8 +161,8 @@ def test_another_account_on_the_same_home_begins_anew(home):
     result = result_of(run(home, LLM_MAKER__ACCOUNT="second"))
     assert result["resumed"] is False and result["session"] == 3
     with_second = rows_of(home, "SELECT account, MIN(seq) FROM fills GROUP BY account ORDER BY account")
-    assert [name for name, _ in with_second] == ["main", "second"]
-    starts = rows_of(home, "SELECT account, value FROM risk_state WHERE key = 'flows'")
+    assert [name for name, _ in with_second] == ["main", "second", "twin"]
+    starts = rows_of(home, "SELECT account, value FROM risk_state WHERE key = 'flows' AND account <> 'twin'")
     assert len(starts) == 2
 
 
@@ -170,15 +170,17 @@ def test_the_report_never_mixes_two_accounts(home):
     result_of(run(home, LLM_MAKER__ACCOUNT="second"))
     done = llm_maker("report", "--home", home, "--json")
     accounts = json.loads(done.stdout)["accounts"]
-    assert [a["account"] for a in accounts] == ["main", "second"]
+    assert [a["account"] for a in accounts] == ["main", "second", "twin"]
     for a in accounts:
         (count,) = rows_of(home, f"SELECT COUNT(*) FROM fills WHERE account = '{a['account']}' AND status <> 'failed'")[0]
         assert a["fills"] == count > 0
 
 
-def test_a_lost_ledger_is_made_anew_from_every_journal_file(home):
+@pytest.mark.parametrize("account", ["main", "twin"])
+def test_a_lost_ledger_is_made_anew_from_every_journal_file(home, account):
     rows = "SELECT seq, order_id, fill_id, instrument, side, leg, price, qty, cash, fee, cash_after, position_after FROM fills"
-    before = rows_of(home, rows), rows_of(home, "SELECT seq, kind, amount FROM cash_moves")
+    rows, moves = f"{rows} WHERE account = '{account}'", f"SELECT seq, kind, amount FROM cash_moves WHERE account = '{account}'"
+    before = rows_of(home, rows), rows_of(home, moves)
     last = max(seq for seq, *_ in before[0])
     for path in (home / "positions").glob("ledger*"):
         path.unlink()
@@ -186,7 +188,7 @@ def test_a_lost_ledger_is_made_anew_from_every_journal_file(home):
     assert result["resumed"] is True and result["session"] == 3, "session numbers are not given again"
     again = rows_of(home, rows)
     assert [row for row in again if row[0] <= last] == before[0] and len(again) >= len(before[0])
-    assert rows_of(home, "SELECT seq, kind, amount FROM cash_moves")[: len(before[1])] == before[1]
+    assert rows_of(home, moves)[: len(before[1])] == before[1]
 
 
 def test_a_lost_journal_is_refused_because_limits_and_positions_would_be_forgotten(home):

@@ -182,12 +182,22 @@ def status_lines(answer: Answer) -> list[str]:
         *_item("money", _money(answer)),
         *_item("orders", f"{answer['orders']} live; so far {counts['placed']} placed, {_plural(counts['fills'], 'fill')}"),
         *_item("slow loop", _slow(answer)),
+        *(_item("twin", _twin(answer["twin"])) if answer.get("twin") else ()),
         *(line for venue, facts in answer["venues"].items() for line in _item("venue", f"{venue}: {_venue(facts)}")),
         *(_item("feed", _feed(answer)) if "feed" in answer else ()),
         *(_item("refused", ", ".join(f"{reason} {count}x" for reason, count in refused)) if refused else ()),
         "",
         *([heading(), *map(row, markets)] if markets else ["no markets yet"]),
     ]
+
+
+def _twin(twin: Answer) -> str:
+    """What the model was worth so far, and every account beside that does not trade."""
+    gained, days = twin["difference_usd"], twin["days"]
+    still = [f"{name} {a['mode'].upper()}: {a['why']}" for name, a in twin["accounts"].items() if a["mode"] != "active"]
+    worth = "nothing to compare" if gained is None else f"{twin['against']} {money(gained, signed=True)} against it"
+    doubt = f", no verdict under {twin['verdict_days']}" if days < twin["verdict_days"] else ""
+    return "; ".join([f"{worth}, model cost paid, over {number(round(days, 2))} days{doubt} (paper)", *still])
 
 
 def _verdict(answer: Answer) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from llm_maker.core import risk
@@ -117,6 +118,16 @@ def _matches(state: State, text: str) -> list[str]:
         return [text]
     words = text.lower()
     return [i for i, m in state.markets.items() if text and (i.startswith(text) or words in m.instrument.question.lower())]
+
+
+def units(state: State, market_id: str, shares: str) -> int | None:
+    """Shares as a person types them, in units of the market; None where they are none."""
+    market = state.markets.get(market_id)
+    try:
+        found = Decimal(shares) * 10**market.instrument.qty_decimals if market else Decimal("NaN")
+        return int(found) if found == found.to_integral_value() else None
+    except InvalidOperation:
+        return None
 
 
 def why(state: State, market: Market) -> dict[str, Any]:

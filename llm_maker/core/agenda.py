@@ -138,7 +138,7 @@ def on_received(step: Step, event: SignalsReceived) -> None:
     """A valid answer: leave FALLBACK if we were in it, judge each signal, look at its market again."""
     state, slow = step.state, step.state.slow
     state.flows.llm_cost -= event.cost
-    if event.request_id != slow.pending:
+    if not _awaited(state, event.request_id):
         step.notice(Level.INFO, "late_answer", f"answer {event.decision_id} came too late and is not used")
         return
     asked = slow.markets
@@ -156,10 +156,15 @@ def on_received(step: Step, event: SignalsReceived) -> None:
         _all_dirty(state)
     for signal in event.signals:
         market = state.markets.get(signal.market_id)
-        if market is None or signal.market_id not in asked:
+        if market is None or (signal.market_id not in asked and not state.params.slow.listens):
             _refuse(step, "signal: not asked", signal.market_id)
         else:
             _take_signal(step, market, signal, event)
+
+
+def _awaited(state: State, request_id: str) -> bool:
+    """Whether an answer is the one that is waited for; who only listens is told by its having a request at all."""
+    return bool(request_id) if state.params.slow.listens else request_id == state.slow.pending
 
 
 def _take_signal(step: Step, market: Market, signal: Signal, event: SignalsReceived) -> None:
@@ -201,14 +206,14 @@ def _refuse(step: Step, reason: str, instrument: str) -> None:
 
 def on_failed(step: Step, event: SignalsFailed) -> None:
     step.state.flows.llm_cost -= event.cost
-    if event.request_id == step.state.slow.pending:
+    if _awaited(step.state, event.request_id):
         _fail(step, event.reason, event.detail)
 
 
 def on_skipped(step: Step, event: SignalsSkipped) -> None:
     """Nobody was asked: no failure, and the markets keep their turn, those too that were only due by a trigger."""
     slow = step.state.slow
-    if event.request_id == slow.pending:
+    if _awaited(step.state, event.request_id):
         _keep_turns(step)
         slow.pending, slow.markets = "", []
         if slow.fallback:

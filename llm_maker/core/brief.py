@@ -65,6 +65,7 @@ def brief(state: State, market: Market, now: int) -> MarketBrief:
         event_id=instrument.event_id,
         trigger=market.trigger,
         past=_past(market, now),
+        indicators=market.indicators.line(instrument, bars.price, now),
     )
 
 

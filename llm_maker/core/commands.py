@@ -167,6 +167,8 @@ class MarketBrief(msgspec.Struct, frozen=True):
     """Why it is asked before its answer is old; empty: it is old."""
     past: tuple[PastDecision, ...] = ()
     """Newest first."""
+    indicators: str = ""
+    """One line of what chart readers look at (`core/indicators.py`); it tells the price. Empty until it is warm."""
 
 
 class PortfolioBrief(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from llm_maker.core import agenda, audit, losses, money, operator, order_events, stopping, timer, venue_events, works, worth
+from llm_maker.core import agenda, audit, losses, money, operator, order_events, places, stopping, timer, venue_events, works, worth
 from llm_maker.core.book import Applied
 from llm_maker.core.commands import AnyCommand, Level
 from llm_maker.core.events import (
@@ -157,7 +157,9 @@ class Engine:
         if market is None:
             return
         _hear(step, market, event.venue_ts)
+        places.on_print(step.state, market, event)
         market.last_trade_ns = step.now
+        market.indicators.on_trade(market.instrument, event, market.bars.price, step.now)
         market.bars.on_trade(event.price, event.qty, step.now)
         swept = market.estimators.swept_ns
         market.estimators.on_trade(market.instrument, market.book, event, step.now, step.state.params.risk.sweep_ratio)
@@ -222,6 +224,8 @@ def _top_moved(step: Step, market: Market) -> None:
     mid = book.mid
     if mid is not None and book.trusted:
         market.mark, market.mark_ns = mid, now
+        if now >= market.indicators.next_ns:
+            market.indicators.on_time(market.instrument, market.bars.price, now)
         market.bars.on_price(worth.mark_price(market), now)
     if estimators.jumped_ns != jumped:
         _pull(step, market, "jump")

@@ -59,14 +59,15 @@ class TopReported(Event, frozen=True, tag=True):
     venue_ts: int
 
 
-class TradePrinted(Event, frozen=True, tag=True):
-    """A public trade; `side` is the taker's, on the YES book."""
+class TradePrinted(Event, frozen=True, tag=True, omit_defaults=True):
+    """A public trade; `side` is the taker's, on the YES book; all prints of one taker order share their `transaction`, if told."""
 
     instrument: str
     price: int
     qty: int
     side: Side
     venue_ts: int
+    transaction: str = ""
 
 
 class PriceReported(Event, frozen=True, tag=True):
@@ -130,10 +131,7 @@ class MarketResolved(Event, frozen=True, tag=True):
 
 
 class VenueUp(Event, frozen=True, tag=True):
-    """Data flows. `snapshots` False: a gap can only heal by its top agreeing (a tape).
-
-    `shows_own`: the venue's books contain our own resting orders, as every live one does.
-    """
+    """Data flows. `snapshots` False: a gap heals only by its top agreeing (a tape). `shows_own`: books contain our own orders."""
 
     venue: str
     snapshots: bool

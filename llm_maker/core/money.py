@@ -5,7 +5,7 @@ Cash moves by typed events only. Late, early and repeated fills are all the same
 
 from __future__ import annotations
 
-from llm_maker.core import orders
+from llm_maker.core import orders, places
 from llm_maker.core.commands import Level
 from llm_maker.core.events import (
     CashKind,
@@ -34,6 +34,8 @@ def on_filled(step: Step, event: OrderFilled) -> FillResult | None:
     if result.duplicate:
         return None
     if order is not None:
+        if not result.void:
+            places.on_fill(state, market, order, event, step.now)
         _fill_order(step, market, order, event)
     if result.void:
         state.counts.failed_settlements += 1

@@ -131,6 +131,8 @@ class SlowParams(msgspec.Struct, frozen=True, kw_only=True):
     """The rhythm of the slow loop."""
 
     enabled: bool = True
+    listens: bool = False
+    """Asks nobody and takes the answers that another account was given: those which that one waited for have a request id."""
     interval_ns: int = 45 * NS_PER_S
     max_markets: int = 10
     failures_to_fallback: int = 3

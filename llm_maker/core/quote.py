@@ -6,10 +6,11 @@ top and on a timer; the same input twice sends nothing the second time.
 
 from __future__ import annotations
 
-from llm_maker.core import reconcile, risk, signals
+from llm_maker.core import parity, places, reconcile, risk, signals
 from llm_maker.core.exits import ExitPlan, arm, begin
-from llm_maker.core.orders import Order, Status
+from llm_maker.core.orders import Order
 from llm_maker.core.params import sizes
+from llm_maker.core.places import others_best
 from llm_maker.core.state import Market, State, Tally, weight_of
 from llm_maker.core.step import Step
 from llm_maker.core.strategy import MarketView, PositionTarget, QuoteTarget, Target, Urgency, View
@@ -24,6 +25,7 @@ def requote(step: Step, market: Market) -> None:
     state = step.state
     market.dirty = False
     market.requote_ns = step.now + REQUOTE_NS
+    places.look(state, market, step.now)
     allowed = risk.allowance(state, market)
     if allowed.pull or allowed.mode is Mode.HALTED:
         step.withdraw(market, allowed.name)
@@ -65,6 +67,7 @@ def market_view(step: Step, market: Market, opinion: View, allowed: risk.Gate) -
     base, limit = sizes(state.params, market.instrument, market.mark)
     bid, bid_qty = others_best(state, market, Side.BUY)
     ask, ask_qty = others_best(state, market, Side.SELL)
+    own_bid, own_ask = market.own_price(Side.BUY, state.orders), market.own_price(Side.SELL, state.orders)
     return MarketView(
         now=step.now,
         instrument=market.instrument,
@@ -77,8 +80,8 @@ def market_view(step: Step, market: Market, opinion: View, allowed: risk.Gate) -
         base_qty=int(base * opinion.size_ratio * risk.slim(state, market) * (0.5 if state.slow.fallback else 1.0)),
         mode=allowed.mode,
         fallback=state.slow.fallback,
-        own_bid=market.own_price(Side.BUY, state.orders),
-        own_ask=market.own_price(Side.SELL, state.orders),
+        own_bid=own_bid,
+        own_ask=own_ask,
         bid_depth=market.bid_depth,
         ask_depth=market.ask_depth,
         widen=opinion.widen * risk.widen(state, market),
@@ -88,30 +91,15 @@ def market_view(step: Step, market: Market, opinion: View, allowed: risk.Gate) -
         best_ask=ask,
         bid_qty=bid_qty,
         ask_qty=ask_qty,
+        hazard=places.hazard_of(state, market, bid, ask),
+        bid_ahead=places.own_place(state, market, Side.BUY, own_bid),
+        ask_ahead=places.own_place(state, market, Side.SELL, own_ask),
+        adverse=_adverse(market),
+        parity=parity.correction(state, market),
         bankroll=state.params.risk.bankroll,
+        shown_bids=places.shown(state, market, Side.BUY),
+        shown_asks=places.shown(state, market, Side.SELL),
     )
-
-
-def others_best(state: State, market: Market, side: Side) -> tuple[int, int]:
-    """(price, quantity) of the best level without us, where the venue's book shows our own orders; else the book's best.
-
-    An order in flight may not be in the book yet: at most what the level holds is taken off it.
-    """
-    book = market.book
-    best = book.best_bid if side is Side.BUY else book.best_ask
-    whole = (best, book.bid_qty if side is Side.BUY else book.ask_qty)
-    if not market.live or not state.venues[market.instrument.venue].shows_own:
-        return whole
-    own: dict[int, int] = {}
-    for order in state.live_orders(market):
-        if order.side is side and order.status is not Status.PENDING_NEW:
-            own[order.price] = own.get(order.price, 0) + order.remaining
-    if best not in own:
-        return whole
-    for price, size in book.top(side, len(own) + 1):
-        if size > own.get(price, 0):
-            return price, size - own.get(price, 0)
-    return 0, 0
 
 
 def _toxicity(market: Market) -> float:
@@ -122,6 +110,12 @@ def _toxicity(market: Market) -> float:
         if adverse is not None and capture is not None:
             worst = max(worst, adverse - 0.5 * capture)
     return min(worst, 3.0 * market.instrument.tick_at(int(market.mark) or 1))
+
+
+def _adverse(market: Market) -> float | None:
+    """Mean adverse move in the 60 s after our fills, of the sides that have one."""
+    known = [cost for side in (Side.BUY, Side.SELL) if (cost := market.markouts.adverse(side, 60)) is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _targets(step: Step, market: Market, opinion: View, allowed: risk.Gate) -> list[QuoteTarget]:

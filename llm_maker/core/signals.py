@@ -261,6 +261,7 @@ def view(opinion: Opinion | None, instrument: Instrument, mid: float, weight: fl
         exit=signal.action is Action.EXIT,
         silent=params.rule == "seed" and not sure,
         bias=bias_sign(signal.directional_bias) if sure else 0,
+        lean={Action.BUY_YES: 1, Action.BUY_NO: -1}.get(signal.action, 0) if sure else 0,
         weight=faded,
         decision_id=opinion.decision_id,
     )

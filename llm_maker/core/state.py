@@ -15,6 +15,8 @@ from llm_maker.core.commands import PlaceOrder
 from llm_maker.core.estimators import Estimators
 from llm_maker.core.events import RestingOrder
 from llm_maker.core.exits import ExitPlan
+from llm_maker.core.hazard import Hazard, Lesson, Resting
+from llm_maker.core.indicators import Indicators
 from llm_maker.core.lag import Lag
 from llm_maker.core.markouts import Markouts
 from llm_maker.core.orders import Order
@@ -80,6 +82,7 @@ class Market(msgspec.Struct):
     position: Position
     own: Any
     """The strategy's own state; its type is the strategy's `state_type`."""
+    indicators: Indicators = msgspec.field(default_factory=Indicators)
     exit_plan: ExitPlan | None = None
     opinion: Opinion | None = None
     trigger: str = ""
@@ -141,6 +144,10 @@ class Market(msgspec.Struct):
     """`side reason` -> since when refused without a break."""
     wanted: dict[str, int] = msgspec.field(default_factory=dict)
     """Last shaped targets, `buy`/`sell` -> price; for `why`."""
+    resting: dict[str, Resting] = msgspec.field(default_factory=dict)
+    """Order id -> its place in the queue and what it faces; of our orders that rest."""
+    lessons: list[Lesson] = msgspec.field(default_factory=list)
+    """Our fills whose markout is still to be learned from, oldest first."""
 
     def own_price(self, side: Side, orders: dict[str, Order]) -> int:
         """Our best resting price on a side; 0: none."""
@@ -257,6 +264,8 @@ class State(msgspec.Struct):
     slow: SlowLoop = msgspec.field(default_factory=SlowLoop)
     skills: dict[str, Skill] = msgspec.field(default_factory=dict)
     """`model|category` -> what was measured of its opinions; the prior weight where absent."""
+    hazards: dict[str, Hazard] = msgspec.field(default_factory=dict)
+    """Class of tick and spread -> what our own orders taught about fills there; pooled over all markets."""
     refused: dict[str, Tally] = msgspec.field(default_factory=dict)
     held: list[str] = msgspec.field(default_factory=list)
     """Instruments with a position or any holding of our own."""

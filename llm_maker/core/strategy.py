@@ -13,6 +13,7 @@ import msgspec
 from llm_maker.core.bars import Bars
 from llm_maker.core.book import Book
 from llm_maker.core.estimators import Estimators
+from llm_maker.core.hazard import Hazard
 from llm_maker.core.positions import Position
 from llm_maker.core.values import Instrument, Mode, Side
 
@@ -59,6 +60,8 @@ class View(msgspec.Struct):
     silent: bool = False
     bias: int = 0
     """The stated bias, -1, 0 or 1, while confidence suffices; 0 otherwise."""
+    lean: int = 0
+    """The side that the action opens: 1 for `buy_yes`, -1 for `buy_no`; 0 for what opens nothing."""
     weight: float = 0.0
     decision_id: str = ""
 
@@ -96,9 +99,21 @@ class MarketView(msgspec.Struct):
     bid_qty: int = 0
     ask_qty: int = 0
     parity: float = 0.0
-    """Price units that the other outcomes of the event move fair value by, so that all of them sum to 1."""
+    """Price units that the other outcomes of the event move fair value by, so that all of them sum to 1.
+
+    Plus only where their sum is below 1: that says something only if every outcome is listed (`core/parity.py`)."""
     bankroll: int = 0
     """Cash units."""
+    hazard: Hazard | None = None
+    """How soon orders fill in this class of tick and spread, and at what cost; None before the first lesson."""
+    bid_ahead: int = -1
+    """Quantity before our best bid at its own price, an upper estimate; -1: not known. `ask_ahead` alike."""
+    ask_ahead: int = -1
+    adverse: float | None = None
+    """Mean adverse move in the 60 s after our fills here, price units, of the sides that have one; None before the first."""
+    shown_bids: dict[int, int] = {}
+    """Price -> quantity of ours in the book's levels; empty where the venue's book does not show our orders."""
+    shown_asks: dict[int, int] = {}
 
 
 class Strategy(Protocol):

@@ -25,6 +25,7 @@ from llm_maker.core.events import (
     VenueDown,
     VenueUp,
 )
+from llm_maker.core.indicators import INTERVAL_NS, INTERVAL_S
 from llm_maker.core.markouts import Markouts
 from llm_maker.core.positions import Position
 from llm_maker.core.quote import requote
@@ -167,8 +168,18 @@ def on_feed_lost(step: Step, event: FeedLost) -> None:
 
 def on_bars(step: Step, event: BarsLoaded) -> None:
     market = step.state.markets.get(event.instrument)
-    if market is not None:
-        market.bars.load(event)
+    if market is None:
+        return
+    bars, indicators = market.bars, market.indicators
+    if event.interval_s != INTERVAL_S or not event.bars:
+        bars.load(event)
+        return
+    indicators.on_time(market.instrument, bars.price, step.now)
+    if bars.price:
+        bars.on_price(bars.price, step.now)
+    bars.load(event)
+    closed = bars.closed(INTERVAL_S)
+    indicators.load(market.instrument, [bar.close for bar in closed], closed[-1].start_ns + INTERVAL_NS)
 
 
 def on_no_book(step: Step, event: PriceReported | FundingReported | OpenInterestReported | LiquidationReported) -> None:

@@ -26,7 +26,7 @@ class BlockBudget(msgspec.Struct, frozen=True, kw_only=True):
     rules: int = 250
     news: int = 300
     past: int = 150
-    market: int = 350
+    market: int = 380
 
 
 def tokens(text: str) -> int:

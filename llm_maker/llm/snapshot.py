@@ -4,9 +4,10 @@ Pure. Knows no provider, no answer, no venue, and no word of the prompt around t
 (question, outcomes, category, rules, news) is untrusted: cleaned, its links reduced to their host, cut to its budget, and
 fenced in characters that cannot occur inside; ids and addresses never enter the text.
 
-The blind arm hides every number that says or implies the price: prices, trend, book, own quotes, average price, P&L, past
-decisions (which way we leaned tells where the price was), money (over shares it is the price) and why it is asked. Question
-and rules are shown as they are: they were written before there was a price, and their numbers are what the question is about.
+The blind arm hides every number that says or implies the price: prices, trend, indicators, book, own quotes, average price,
+P&L, past decisions (which way we leaned tells where the price was), money (over shares it is the price) and why it is asked.
+Question and rules are shown as they are: they were written before there was a price, and their numbers are what the question
+is about.
 A note of the news that speaks of odds, betting or a price below a dollar is withheld whole, for numbers cut out of a
 sentence leave a sentence that says something else. That is best effort: a price told in other words passes.
 """
@@ -285,6 +286,7 @@ def _numbers(market: MarketBrief, event: str, show_price: bool) -> dict[str, Sho
             "asks": " ".join(map(_level, market.asks[:LEVELS])) or "none",
         }
     lines["reward"] = _reward(market)
+    lines["indicators"] = {"5m": market.indicators} if show_price and market.indicators else {}
     return lines
 
 

@@ -52,6 +52,7 @@ VARIABLES: dict[str, dict[str, str]] = {
         "own_quotes": "our resting bid and ask, price x shares; empty in the blind arm or if none rests",
         "book": "the best three levels of each side, price x shares; empty in the blind arm",
         "reward": "what the venue pays for resting orders; empty if it pays none",
+        "indicators": "EMA, RSI, MACD of 5-minute bars, taker flow of the hour, volume profile; empty in the blind arm or if new",
         "past": "earlier decisions, newest first, each with what happened since; empty in the blind arm",
     },
 }
@@ -93,6 +94,7 @@ flow: $flow
 own_quotes: $own_quotes
 book: $book
 reward: $reward
+indicators: $indicators
 past: $past"""
 
 _CONTRACT = f"""\
@@ -321,6 +323,7 @@ _BRIEF = MarketBrief(
     bids=((0.43, 100.0),), asks=((0.44, 200.0),), avg_trade=20.0, trades_per_hour=3.0, own_bid=(0.43, 50.0),
     reward_usd_per_day=5.0, reward_max_spread=0.03, reward_min_size=50.0, event_id="e", trigger="jump",
     past=(PastDecision(1800.0, "hold", 0.55, 0.44, 0.42, 0.015, 12.0, 0.18),),
+    indicators="log-odds EMA9 -0.262 EMA21 -0.281, RSI14 54, MACD +0.012 signal +0.009, CVD 1h +120, POC 0.43 (0.41-0.45)",
 )  # fmt: skip
 _EXAMPLE = RequestSignals(
     request_id="R0",

@@ -132,7 +132,10 @@ _ADVICE = {
 
 
 def closing_lines(run: dict[str, Any]) -> list[str]:
-    """Five lines after each run: spread, adverse moves, model cost, top refusal by time, the change that would help most."""
+    """Five lines after each run: spread, adverse moves, model cost, top refusal by time, the change that would help most.
+
+    Where a twin ran, a sixth: what the model was worth so far.
+    """
     parts, refused = run["pnl_split_usd"], run["refusals"]
     # A fraction of a second at the start, before the first book, is no refusal worth a word.
     top = next((name for name, n in refused.items() if n["seconds"] >= _WORTH_TELLING_S), "")
@@ -147,7 +150,20 @@ def closing_lines(run: dict[str, Any]) -> list[str]:
         f"model cost              ${run['llm_cost_usd']:.4f} for {run['decisions']} decision{'' if run['decisions'] == 1 else 's'}",
         f"top refusal by time     {told}",
         f"what would help most    {advice(run, top)}",
+        *worth_lines(run),
     ]
+
+
+def worth_lines(run: dict[str, Any]) -> list[str]:
+    """What the model was worth against the twin since both began, its cost paid; nothing where no twin ran."""
+    twin = run.get("twin")
+    if twin is None:
+        return []
+    if twin["difference_usd"] is None:
+        return ["the model's worth so far  unknown: the twin did not run to the end"]
+    days = twin["verdict_days"]
+    doubt = f"no verdict under {days} days" if twin["days"] < days else "its interval is in the report"
+    return [f"the model's worth so far  {gain(twin['difference_usd'])} against the twin ({doubt})"]
 
 
 def gain(value: float) -> str:

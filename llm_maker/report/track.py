@@ -61,6 +61,10 @@ class Quoted(msgspec.Struct, frozen=True, kw_only=True):
     net: int = 0
     quoted_ns: int = 0
     """Time with at least one resting quote."""
+    taker_ppm: int = 0
+    """Taker fee, parts per million of p(1-p) of the payout."""
+    pool_per_day: int = 0
+    """What the venue pays all makers together for resting orders, cash units; 0: nothing."""
 
 
 class Money(msgspec.Struct, frozen=True, kw_only=True):

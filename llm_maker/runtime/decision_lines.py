@@ -28,8 +28,8 @@ Facts = Callable[[str], dict[str, Any]]
 class DecisionLines:
     """Of one account; remembers the requests whose answers are still to come."""
 
-    def __init__(self, state: State, facts: Facts) -> None:
-        self._state, self._facts = state, facts
+    def __init__(self, state: State, facts: Facts, difference: Callable[[], float | None]) -> None:
+        self._state, self._facts, self._difference = state, facts, difference
         self._requests: dict[str, RequestSignals] = {}
 
     def asked(self, commands: Iterable[AnyCommand]) -> None:
@@ -85,6 +85,7 @@ class DecisionLines:
             "latency_ms": call.get("latency_ms"),
             "tokens": call.get("tokens"),
             "cost_usd": usd(cost),
+            "twin_difference_usd": self._difference(),
             "outcome": "",
             "note": "",
             "fallback": self._state.slow.fallback,

@@ -13,7 +13,7 @@ import msgspec
 
 from llm_maker.core import events as e
 from llm_maker.core.advice import Signal
-from llm_maker.core.quote import others_best
+from llm_maker.core.places import others_best
 from llm_maker.core.signals import bias_sign, market_x
 from llm_maker.core.skill import HORIZONS_S, Forecast
 from llm_maker.core.state import Market, State

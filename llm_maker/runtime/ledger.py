@@ -18,6 +18,8 @@ from typing import Any
 import msgspec
 
 from llm_maker.core.skill import Forecast
+from llm_maker.core.values import NS_PER_S
+from llm_maker.runtime.fill_book import PendingFill
 from llm_maker.runtime.forecasts import read_forecasts
 from llm_maker.runtime.rows import (
     MIGRATIONS,
@@ -44,6 +46,11 @@ from llm_maker.runtime.rows import (
 
 _BUSY_S = 5.0
 _BATCHES_PER_COMMIT = 500
+_CHUNK = 4_000
+_SAMPLES_KEPT_NS = 30 * 86_400 * NS_PER_S
+"""Samples are for the eye: older ones go, a bounded number at a time."""
+_PRUNE_NS = 3_600 * NS_PER_S
+_PRUNED_AT_ONCE = 5_000
 _CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _SCOPED = "venue = ? AND mode = ? AND wallet = ? AND account = ?"
 
@@ -76,6 +83,8 @@ _SETTLE = f"UPDATE fills SET status = ? WHERE {_SCOPED} AND fill_id = ? AND inst
 _ADVANCE = """INSERT INTO progress VALUES (?, ?, ?, ?, ?)
   ON CONFLICT (venue, mode, wallet, account) DO UPDATE SET last_seq = excluded.last_seq"""
 _LEG_QTY = "SUM(side * (CASE leg WHEN 'no' THEN -1 ELSE 1 END) * qty)"
+_OLD = f"SELECT id FROM samples INDEXED BY samples_by_time WHERE ts < ? AND {_SCOPED} LIMIT {_PRUNED_AT_ONCE}"
+_PRUNE = f"DELETE FROM samples WHERE id IN ({_OLD})"
 _BURNT = f"""SELECT instrument, leg, -qty FROM cash_moves WHERE {_SCOPED} AND kind <> 'merge' AND qty <> 0
   UNION ALL SELECT instrument, 'yes', -qty FROM cash_moves WHERE {_SCOPED} AND kind = 'merge'
   UNION ALL SELECT instrument, 'no', -qty FROM cash_moves WHERE {_SCOPED} AND kind = 'merge'"""
@@ -114,6 +123,8 @@ class Ledger:
         self._queue: queue.Queue[_Item] = queue.Queue(limit)
         self._connection = _connect(path)
         self._reading = threading.Lock()
+        self._pruned: dict[Scope, int] = {}
+        """When old samples were last taken out, market time; of the writer's thread."""
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
 
@@ -224,6 +235,41 @@ class Ledger:
         found = self._select(sql, (*scope.key, after_seq, limit))
         return [(row[0], row[1], msgspec.convert(dict(zip(names, row[2:], strict=True)), kind, strict=False)) for row in found]
 
+    def scan(self, kind: type[RowT], scope: Scope, since_ns: int = 0) -> Iterator[tuple[int, int, RowT]]:
+        """Every row of one kind since then as (seq, ts, row), oldest first; holds a few thousand of them at a time."""
+        names = ", ".join(kind.__struct_fields__)
+        sql = f"""SELECT n, seq, ts, {names} FROM {kind.table}
+          WHERE {_SCOPED} AND (seq, n) > (?, ?) ORDER BY seq, n LIMIT {_CHUNK}"""
+        at: tuple[int, int] = (self._before(kind, scope, since_ns), 1 << 62)
+        while True:
+            found: list[Any] = self._select(sql, (*scope.key, *at))
+            for row in found:
+                told = dict(zip(kind.__struct_fields__, row[3:], strict=True))
+                yield row[1], row[2], msgspec.convert(told, kind, strict=False)
+            if len(found) < _CHUNK:
+                return
+            at = (found[-1][1], found[-1][0])
+
+    def _before(self, kind: type[Row], scope: Scope, since_ns: int) -> int:
+        """The sequence of the last row before a moment, -1 for none: market time never runs back, so all later rows are younger."""
+        if since_ns <= 0:
+            return -1
+        sql = f"SELECT seq FROM {kind.table} WHERE {_SCOPED} AND ts < ? ORDER BY seq DESC LIMIT 1"
+        found = self._select(sql, (*scope.key, since_ns))
+        return int(found[0][0]) if found else -1
+
+    def pending_fills(self, scope: Scope, since_ns: int) -> list[PendingFill]:
+        """Fills since then that stand, with the horizons at which the price is on record."""
+        seen: dict[tuple[str, str], tuple[int, ...]] = {}
+        for _, _, mark in self.scan(FillMarkRow, scope, since_ns):
+            key = (mark.fill_id, mark.instrument)
+            seen[key] = (*seen.get(key, ()), mark.horizon_s)
+        return [
+            PendingFill(ts, row.fill_id, row.instrument, seen.get((row.fill_id, row.instrument), ()))
+            for _, ts, row in self.scan(FillRow, scope, since_ns)
+            if row.status != "failed"
+        ]
+
     def risk_state(self, scope: Scope) -> dict[str, str]:
         """Key -> JSON of the newest risk state."""
         return dict(self._select(f"SELECT key, value FROM risk_state WHERE {_SCOPED} ORDER BY key", scope.key))
@@ -301,6 +347,12 @@ class Ledger:
             group.append(self._queue.get())
         return group
 
+    def _prune(self, connection: sqlite3.Connection, batch: _Batch) -> None:
+        """Once an hour of market time take out samples that are too old."""
+        if batch.ts - self._pruned.get(batch.scope, 0) >= _PRUNE_NS and any(isinstance(row, SampleRow) for row in batch.rows):
+            self._pruned[batch.scope] = batch.ts
+            connection.execute(_PRUNE, (batch.ts - _SAMPLES_KEPT_NS, *batch.scope.key))
+
     def _commit(self, connection: sqlite3.Connection, group: list[_Item]) -> None:
         try:
             with connection:
@@ -308,6 +360,7 @@ class Ledger:
                 for item in group:
                     if isinstance(item, _Batch):
                         _apply(connection, item)
+                        self._prune(connection, item)
         except (sqlite3.Error, OverflowError) as error:
             self._fail(f"{self.path}: {error}")
 

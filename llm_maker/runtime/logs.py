@@ -19,12 +19,15 @@ from llm_maker.core.state import Market, State
 from llm_maker.core.values import NS_PER_S, Instrument, Leg, Side, leg_price, leg_side, usd
 from llm_maker.core.worth import equity, exit_equity
 from llm_maker.runtime.decision_lines import DecisionLines, Facts
+from llm_maker.runtime.fill_book import MARKOUTS_S, SAMPLE_NS, FillBook, Roll
 from llm_maker.runtime.forecasts import ForecastBook
 from llm_maker.runtime.ledger import Ledger
 from llm_maker.runtime.line_log import LineLog, iso
+from llm_maker.runtime.memory import Memory
 from llm_maker.runtime.rows import CashRow, DecisionRow, EquityRow, FillRow, RiskRow, Row, Scope, SettleRow, TripRow
 
 EQUITY_NS = 60 * NS_PER_S
+_FIRST_LIFE = dict.fromkeys(("latency_ms", "tokens", "twin_difference_usd"))
 SKILL = "skill "
 """Before the model and category in the risk state's key of what was measured of it."""
 
@@ -36,24 +39,38 @@ class Recorder:
         self,
         state: State,
         scope: Scope,
-        ledger: Ledger | None,
-        logs: Path,
+        ledger: Ledger | Memory | None,
+        logs: Path | None,
         *,
         simulated: bool,
         facts: Facts = lambda request_id: {},
         on_notice: Callable[[int, Notice], None] = lambda ts, notice: None,
         on_failure: Callable[[str], None] = lambda reason: None,
         max_bytes: int = 64 << 20,
+        sample_ns: int = SAMPLE_NS,
+        difference: Callable[[], float | None] = lambda: None,
     ) -> None:
+        """`logs` None writes no lines; `sample_ns` is how often each market of ours is sampled, 0 for never.
+
+        `difference`: how far the account is ahead of its twin by now, USD; None where there is none.
+        """
         self._state, self._scope, self._ledger = state, scope, ledger
         self._on_notice = on_notice
         self._tags = {"account": state.account, "venue": scope.venue, "mode": scope.mode, "simulated": simulated}
-        self._executions = LineLog(logs / "executions.jsonl", max_bytes, on_failure)
-        self._decisions = LineLog(logs / "llm_decisions.jsonl", max_bytes, on_failure)
-        self._decision_lines = DecisionLines(state, facts)
+        self._logs = None if logs is None else _Logs(logs, max_bytes, on_failure)
+        self._decision_lines = DecisionLines(state, facts, difference)
         pending = ledger.forecasts(scope, state.now - int(1.2 * HORIZONS_S[-1]) * NS_PER_S) if ledger is not None else ()
         self._forecasts = ForecastBook(state, pending)
+        fills = ledger.pending_fills(scope, state.now - int(1.2 * MARKOUTS_S[-1]) * NS_PER_S) if ledger is not None else ()
+        self._fill_book = FillBook(state, sample_ns, fills)
+        kept = ledger.risk_state(scope) if ledger is not None else {}
+        self._roll = Roll(state, kept)
+        self._start_ns = msgspec.json.decode(kept["start_ns"], type=int) if "start_ns" in kept else 0
+        self._listed = ""
+        self._seq = 0
+        """The last entry that the totals know of."""
         self._cash, self._fills = state.cash, state.counts.fills
+        self._flows = (state.flows.transfers, state.flows.fees)
         self._equity_ns = 0
         self.quiet = False
         """True while a restart catches up: rows are made, lines are not, because they were written before; then `speak`."""
@@ -61,11 +78,13 @@ class Recorder:
 
     def record(self, seq: int, ts: int, event: e.Event, commands: list[AnyCommand]) -> None:
         """One step: lines for what was ordered and filled, rows for what the ledger keeps."""
-        rows = self._rows(ts, event)
+        self._seq, self._start_ns = max(seq, self._seq), self._start_ns or ts
+        rows = self._rows(ts, event, commands)
         if rows and self._ledger is not None:
             self._ledger.append(self._scope, seq, ts, rows, wait=self.quiet)
         repeated = isinstance(event, e.OrderFilled) and self._state.counts.fills == self._fills
         self._cash, self._fills = self._state.cash, self._state.counts.fills
+        self._flows = (self._state.flows.transfers, self._state.flows.fees)
         self._decision_lines.asked(commands)
         if self.quiet:
             self._latest = (ts, event, commands)
@@ -89,10 +108,12 @@ class Recorder:
         self, ts: int, event: e.Event, commands: list[AnyCommand], *, repeated: bool = False
     ) -> list[tuple[LineLog, list[bytes]]]:
         """What one step adds to each log; nothing for a fill that was told before."""
+        if self._logs is None:
+            return []
         decisions = self._decision_lines.of(event, commands, ts)
         executions = [] if repeated else self._event_lines(event)
         executions += [line for line in map(self._command_line, commands) if line]
-        made = ((self._decisions, decisions), (self._executions, executions))
+        made = ((self._logs.decisions, decisions), (self._logs.executions, executions))
         return [(log, [self._encode(ts, line) for line in lines]) for log, lines in made if lines]
 
     def indexed(self, seq: int) -> None:
@@ -111,8 +132,9 @@ class Recorder:
             self._ledger.remember(self._scope, {row.key: row.value for row in self._totals()}, ts)
 
     def close(self) -> None:
-        self._executions.close()
-        self._decisions.close()
+        if self._logs is not None:
+            self._logs.executions.close()
+            self._logs.decisions.close()
 
     def _totals(self) -> list[RiskRow]:
         state = self._state
@@ -125,17 +147,26 @@ class Recorder:
             "equity": equity(state),
             "exit_equity": exit_equity(state),
             "now": state.now,
-            "quoted": {m.instrument.id: m.quoted_ns for m in state.markets.values() if m.quoted_ns},
+            "seq": self._seq,
+            "start_ns": self._start_ns,
+            **self._roll.totals(),
             "names": {
                 m.instrument.id: m.instrument.question for m in state.markets.values() if m.position.volume or m.position.net
             },
         }
         return [RiskRow(key=key, value=msgspec.json.encode(value).decode()) for key, value in parts.items()]
 
+    def _news(self) -> list[RiskRow]:
+        """The totals, without the list of instruments where it has not changed: it may be long."""
+        rows = self._totals()
+        listed = next(row.value for row in rows if row.key == "instruments")
+        changed, self._listed = listed != self._listed, listed
+        return rows if changed else [row for row in rows if row.key != "instruments"]
+
     def _encode(self, ts: int, line: dict[str, Any]) -> bytes:
         return msgspec.json.encode({"timestamp": iso(ts), **line, **self._tags})
 
-    def _rows(self, ts: int, event: e.Event) -> list[Row]:
+    def _rows(self, ts: int, event: e.Event, commands: list[AnyCommand]) -> list[Row]:
         rows: list[Row] = []
         match event:
             case e.OrderFilled():
@@ -146,6 +177,7 @@ class Recorder:
                 rows.append(SettleRow(fill_id=event.fill_id, instrument=event.instrument, status="settled"))
             case e.FillFailed():
                 rows.append(SettleRow(fill_id=event.fill_id, instrument=event.instrument, status="failed"))
+                rows += self._news()  # the row has no moment of its own: totals from before it would count a fill that is gone
             case e.CashMoved():
                 rows.append(
                     CashRow(
@@ -156,12 +188,11 @@ class Recorder:
                         qty=event.qty,
                     )
                 )
-            case e.SetsMerged() | e.SetsSplit():
+            case e.SetsMerged() | e.SetsSplit() if self._state.cash != self._cash:  # told twice it moves nothing
                 amount, kind = self._state.cash - self._cash, "merge" if isinstance(event, e.SetsMerged) else "split"
                 rows.append(CashRow(kind=kind, amount=amount, instrument=event.instrument, qty=event.qty))
             case e.AccountSnapshot() if self._state.cash != self._cash:
-                # The account held more or less than the ledger explained: the core has booked the difference.
-                rows.append(CashRow(kind="transfer", amount=self._state.cash - self._cash))
+                rows += self._account_rows()
             case e.SignalsReceived():
                 rows.append(
                     DecisionRow(
@@ -191,10 +222,21 @@ class Recorder:
             case e.Tick():
                 if ts - self._equity_ns >= EQUITY_NS:
                     self._equity_ns = ts
-                    rows += [self._equity_row(), *self._totals()]
+                    rows += [self._equity_row(), *self._news()]
         rows += [self._trip_row(closed) for closed in self._state.closed]
         rows += self._forecasts.rows(ts, event)
+        rows += self._fill_book.rows(ts, event, commands)
         return rows
+
+    def _account_rows(self) -> list[Row]:
+        """The account held more or less than the ledger explained: what the core has booked of the difference, and as what.
+
+        `work` is what a merge, split or redemption moved whose answer never came.
+        """
+        flows, (transfers, fees) = self._state.flows, self._flows
+        moved = {"transfer": flows.transfers - transfers, "fee": flows.fees - fees}
+        moved["work"] = self._state.cash - self._cash - sum(moved.values())
+        return [CashRow(kind=kind, amount=amount) for kind, amount in moved.items() if amount]
 
     def _fill_row(self, event: e.OrderFilled) -> FillRow | None:
         """The ledger's row of a fill; None for one that was booked before, or had failed before it was told."""
@@ -309,6 +351,7 @@ class Recorder:
                     "event": "order",
                     **self._trade(command.instrument, command.side, command.leg, command.price, command.qty),
                     "order_id": command.order_id,
+                    "ahead": self._ahead(command),
                     "time_in_force": command.time_in_force.value,
                     "post_only": command.post_only,
                     "reduce_only": command.reduce_only,
@@ -344,6 +387,11 @@ class Recorder:
     def _instrument(self, instrument_id: str) -> Instrument:
         return self._state.markets[instrument_id].instrument
 
+    def _ahead(self, command: PlaceOrder) -> float:
+        """What the book showed at the order's price when it was decided; on a live book other orders of ours are in it."""
+        market = self._state.markets[command.instrument]
+        return market.instrument.usd_qty(market.book.qty_at(command.side, command.price))
+
     def _net(self, instrument_id: str) -> int:
         return self._state.markets[instrument_id].position.net
 
@@ -351,9 +399,17 @@ class Recorder:
         return self._instrument(instrument_id).usd_qty(qty)
 
 
+class _Logs:
+    """The two files of lines."""
+
+    def __init__(self, folder: Path, max_bytes: int, on_failure: Callable[[str], None]) -> None:
+        self.executions = LineLog(folder / "executions.jsonl", max_bytes, on_failure)
+        self.decisions = LineLog(folder / "llm_decisions.jsonl", max_bytes, on_failure)
+
+
 def _same_line(written: bytes, made: bytes) -> bool:
-    """Whether a log's last line is this one; what only the first life knew of a call is left out."""
+    """Whether a log's last line is this one; what only the first life knew, of a call and of the twin, is left out."""
     if written == made or not written:
         return written == made
-    old, new = (msgspec.json.decode(line, type=dict[str, Any]) | {"latency_ms": None, "tokens": None} for line in (written, made))
+    old, new = (msgspec.json.decode(line, type=dict[str, Any]) | _FIRST_LIFE for line in (written, made))
     return old == new

@@ -7,7 +7,7 @@ first -> logs. Live, paper, tape and backtest are the same loop with other sourc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from llm_maker.core.commands import (
@@ -101,6 +101,7 @@ class Account:
         self.feed = feed
         self.seq = seq
         self.stop: Stop | None = None
+        self.stop_ns = 0
         self.storage_failed = ""
 
     def step(self, ts: int, event: Event, feeds: list[Simulator]) -> None:
@@ -138,7 +139,7 @@ class Account:
 
     def _dispatch(self, ts: int, command: AnyCommand, feeds: list[Simulator]) -> None:
         if isinstance(command, Stop):
-            self.stop = command
+            self.stop, self.stop_ns = command, ts
             return
         for simulator in self.simulators:
             simulator.execute(ts, command)
@@ -154,11 +155,20 @@ class Account:
             self.venue.put(command)
 
 
+class Beside(Protocol):
+    """A paper account beside the others: hears every event after they have acted on it, and harms none of them."""
+
+    def hear(self, ts: int, account: str, event: Event) -> None: ...
+    def rotate(self) -> None: ...
+    def ended(self, waited: int) -> bool: ...
+
+
 class Session:
     """All accounts, one order of events."""
 
-    def __init__(self, accounts: list[Account], timeline: Timeline) -> None:
+    def __init__(self, accounts: list[Account], timeline: Timeline, shadows: Sequence[Beside] = ()) -> None:
         self.accounts = accounts
+        self.shadows = shadows
         self.timeline = timeline
         self.feeds = [s for account, s in timeline.sources if not account]
         self.now = 0
@@ -168,10 +178,11 @@ class Session:
 
     @property
     def stopped(self) -> bool:
-        for account in self.accounts:  # noqa: SIM110  # asked before every event: a loop costs half of `all`
+        for account in self.accounts:  # asked before every event: a loop costs half of `all`
             if account.stop is None:
                 return False
-        return True
+        waited = self.now - max((account.stop_ns for account in self.accounts), default=0)
+        return all(shadow.ended(waited) for shadow in self.shadows)
 
     def deliver(self, ts: int, account: str, event: Event) -> None:
         """Hand one event to the account it belongs to, or to all; the simulated world hears of it first."""
@@ -190,6 +201,8 @@ class Session:
             target.step(ts, event, self.feeds)
             if target.storage_failed:
                 self._storage_failed(ts, target)
+        for shadow in self.shadows:
+            shadow.hear(ts, account, event)
 
     def _storage_failed(self, ts: int, target: Account) -> None:
         """The journal is gone: quotes away, and the end; once."""
@@ -207,6 +220,8 @@ class Session:
                     except JournalError as error:
                         account.storage_failed = str(error)
                         self._storage_failed(self.now, account)
+            for shadow in self.shadows:
+                shadow.rotate()
 
     def request_stop(self, reason: str) -> None:
         """Ask every account to stop; to be called between two events."""

@@ -142,12 +142,22 @@ class Timeline:
                 return True
         raise AssertionError("a source is due again and again and gives nothing")
 
-    def checkpoint(self) -> dict[str, bytes]:
-        """Every source, and what was taken from one but not yet handed on (a crash may fall between two such events)."""
-        saved = {self._key(account, source): source.checkpoint() for account, source in self.sources}
-        if self._ready:
-            saved[_READY] = msgspec.json.encode(list(self._ready))
+    def checkpoint(self, *accounts: str) -> dict[str, bytes]:
+        """Every source, and what was taken from one but not yet handed on (a crash may fall between two such events).
+
+        With `accounts` ('' for the feeds) those of these alone: each journal holds what its own account goes on from.
+        """
+        saved = {self._key(name, source): source.checkpoint() for name, source in self.sources if not accounts or name in accounts}
+        ready = [item for item in self._ready if not accounts or item[1] in accounts]
+        if ready:
+            saved[_READY] = msgspec.json.encode(ready)
         return saved
+
+    def join(self, other: Timeline) -> None:
+        """Take over the sources of another, each before the Ticks, and what they had ready."""
+        at = next((n for n, (_, source) in enumerate(self.sources) if isinstance(source, Ticker)), len(self.sources))
+        self.sources[at:at] = other.sources
+        self._ready.extend(other._ready)
 
     def restore(self, saved: dict[str, bytes], may_change: tuple[str, ...] = ()) -> list[Simulator]:
         """Continue every source; those that were not there before, and start anew.

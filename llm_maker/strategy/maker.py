@@ -2,26 +2,29 @@
 
 `inventory` (default; the adapted form of `quoting.md` 2.1 to 2.6):
     x    = log(F) - log(N - F) + shift               F the micro-price, N the payout, shift the pooled opinion's w d
-    FV   = N * expit(x)                              linear instruments: FV = F * exp(shift)
+    FV   = N * expit(x) + flow + parity + decay      linear instruments: F * exp(shift); the three: `fair`, each off or on
     r    = FV - (q - q*) * kappa,                    kappa * q_max = skew_max_ticks * tau * clip(sig_p / sig_ref, 1/2, 2)
     half = max(tau, edge_floor_ticks * tau * 4p(1-p)) * widen + toxicity
     bid  = min(touch candidate, floor(r - half)),    ask = max(touch candidate, ceil(r + half))
-  The candidate improves by `tick_improvement` in a spread of 3 ticks or more, joins at 2, and at 1 joins only a short queue.
+  The candidate improves by `tick_improvement` in a spread of 3 ticks or more, joins at 2, and at 1 joins only a short queue;
+  with `terms.table` both prices are those of the highest expected value no nearer than that floor (`table`).
 `touch` (the seed's rule): the candidate alone, improve or join, tilted by the opinion: bullish tightens the bid and widens the
   ask, bearish the reverse; no inventory term.
 
 Both skip books wider than `max_spread` or thinner than `min_liquidity`, and taper the adding side to nothing at `soft_cap` of the
 position cap. Mirroring the market (p -> 1 - p) mirrors the quotes exactly: the fair value is rounded to 1/64 unit around N / 2, so
-that log(F) - log(N - F) is exactly odd. Ties: `round` goes to even, which is odd-symmetric.
+that log(F) - log(N - F) is exactly odd. Ties: `round` goes to even, which is odd-symmetric. Two terms of FV are about YES by nature
+and have no mirror: `parity` and `decay`.
 """
 
 from __future__ import annotations
 
 from llm_maker.core.strategy import MarketView, QuoteTarget, Target
 from llm_maker.core.values import Side, ceil_to_grid, floor_to_grid
-from llm_maker.strategy.fair import fair_value, half_spread, skew_per_unit
+from llm_maker.strategy.fair import valuation
 from llm_maker.strategy.params import MakerParams, MakerState
 from llm_maker.strategy.size import size
+from llm_maker.strategy.table import table_prices
 from llm_maker.strategy.touch import candidate, touch_prices
 
 
@@ -37,13 +40,13 @@ class Maker:
 
     def on_market(self, view: MarketView, own: MakerState, params: MakerParams) -> list[Target]:
         """At most one quote a side; an empty list with `own.note` set where the market is not worth quoting."""
-        own.note = unfit(view, params)
+        own.note, own.terms = unfit(view, params), {}
         if own.note:
             return []
         quotes: list[Target] = []
-        prices = _inventory_prices(view, params) if params.quoting == "inventory" else touch_prices(view, params)
+        prices = _inventory_prices(view, own, params) if params.quoting == "inventory" else touch_prices(view, params)
         for side, price in zip((Side.BUY, Side.SELL), prices, strict=True):
-            qty = size(view, side, params)
+            qty = size(view, side, params, own.terms)
             if view.instrument.min_price <= price <= view.instrument.max_price and qty >= view.instrument.min_qty:
                 quotes.append(QuoteTarget(side, price, qty, params.quoting))
         return quotes
@@ -77,12 +80,12 @@ def liquidity_usd(view: MarketView) -> tuple[float, float]:
     return bid_worth, instrument.usd_qty(view.ask_depth) * instrument.usd_price(ask_price)
 
 
-def _inventory_prices(view: MarketView, params: MakerParams) -> tuple[int, int]:
-    fair = fair_value(view)
-    wanted = view.opinion.target_net or 0
-    reservation = fair - (view.position.net - wanted) * skew_per_unit(view, params)
-    half = half_spread(view, fair, params)
+def _inventory_prices(view: MarketView, own: MakerState, params: MakerParams) -> tuple[int, int]:
+    worth = valuation(view, params)
+    own.terms = worth.terms
+    if params.terms.table:
+        return table_prices(view, own, worth.reservation, worth.half, params)
     return (
-        min(candidate(view, Side.BUY, params), floor_to_grid(view.instrument, reservation - half)),
-        max(candidate(view, Side.SELL, params), ceil_to_grid(view.instrument, reservation + half)),
+        min(candidate(view, Side.BUY, params), floor_to_grid(view.instrument, worth.reservation - worth.half)),
+        max(candidate(view, Side.SELL, params), ceil_to_grid(view.instrument, worth.reservation + worth.half)),
     )

@@ -18,7 +18,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     flow: bool = False
     """Lean fair value with the signed taker flow (1.1); only where the venue's aggressor side has been audited."""
     parity: bool = True
-    """Project the outcomes of one neg-risk event onto a sum of 1 (1.3)."""
+    """Project the outcomes of one event, of which exactly one pays, onto a sum of 1 (1.3)."""
     decay: bool = False
     """Let a "by date" market drift to NO while nothing happens (1.2)."""
     table: bool = False
@@ -28,7 +28,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     rebate: bool = True
     """The maker rebate in the edge (2.8)."""
     unwind: bool = False
-    """Hold no more than the present book would take back at a bearable cost."""
+    """Hold no more than the present book would take back at a bearable cost; seen once a second where only deep levels change."""
     taper: bool = False
     """Smaller orders as resolution comes near."""
     kelly: bool = False
@@ -58,12 +58,32 @@ class MakerParams(msgspec.Struct, frozen=True, kw_only=True):
     """w_f of `quoting.md` 1.1: ticks of fair value per standard deviation of flow, at most 0.5."""
     decay_hold_ns: int = 6 * 3_600 * NS_PER_S
     """How long a position is expected to be held: the drift of that time is priced in."""
+    by_date: tuple[str, ...] = ()
+    """Ids of "by date" markets beside those whose question says so."""
+    complete_events: tuple[str, ...] = ()
+    """Events of which every outcome is listed here: there a sum below 1 is corrected too, not only one above."""
     unwind_max_ticks: float = 3.0
     """What leaving the whole position on the present book may cost a share, on the mean, in ticks from fair value."""
     taper_ns: int = 72 * 3_600 * NS_PER_S
-    """From this long before resolution on orders shrink, linearly, to a quarter at the reduce-only hour."""
+    """From this long before resolution on what adds to a position shrinks, linearly, to a quarter at the reduce-only hour."""
+    taper_end_ns: int = 24 * 3_600 * NS_PER_S
+    """The reduce-only hour: how long before resolution it comes."""
     kelly_ratio: float = 0.1
     terms: Terms = Terms()
+
+
+class Near(msgspec.Struct, array_like=True):
+    """The book near the touch as the table last read it, without us; quantity units."""
+
+    version: int
+    at_ns: int
+    bids: tuple[int, ...]
+    """Quantity at or better than 0, 1, 2 ticks behind the best bid; `asks` alike."""
+    asks: tuple[int, ...]
+    mid2: int
+    """Twice the midpoint of the reward rule; 0: none."""
+    rivals: int
+    """The most that the others can score there."""
 
 
 class MakerState(msgspec.Struct):
@@ -71,4 +91,7 @@ class MakerState(msgspec.Struct):
 
     note: str = ""
     terms: dict[str, float] = {}
-    """Term -> what it added to the reservation price or (`half`, `toxicity`) to the half-spread, price units."""
+    """Term -> what it added to the reservation price or (`half`, `toxicity`) to the half-spread, price units.
+
+    Of the terms that only shrink orders (`taper`, `unwind`): the quantity they took off both sides, shares, absent where none."""
+    near: Near | None = None

@@ -27,7 +27,7 @@ from llm_maker.core.step import Step
 from llm_maker.core.values import NS_PER_S, Leg, Mode
 from llm_maker.runtime.tape import TapeFeed, TapeReader
 from llm_maker.strategy.maker import Maker
-from llm_maker.strategy.params import MakerParams
+from llm_maker.strategy.params import MakerParams, Terms
 from llm_maker.venues.paper.exchange import Exchange
 from llm_maker.venues.paper.market import MarketParams, SimulatedMarket
 from llm_maker.venues.paper.records import ExchangeParams
@@ -213,6 +213,20 @@ def test_a_mirrored_market_is_traded_in_mirror_to_the_cash_unit(quoting, world):
     assert worlds.kinds["PlaceOrder"] > 20 and counts.fills > 5, "something happened"
 
 
+TABLE = MakerParams(terms=Terms(table=True))
+
+
+@pytest.mark.parametrize(("seed", "world"), [(32, {"feed": {"rewards": True}}), (33, WORLDS["faults"])])
+def test_the_table_trades_a_mirrored_market_in_mirror_and_learns_the_same(seed, world):
+    """Rewards, queue places and what the fills taught are in every price; the models agree to the last bit."""
+    worlds = Worlds(seed, maker=TABLE, **world).run(2_500)
+    worlds.check_money()
+    here, there = worlds.straight.state, worlds.mirror.state
+    print(f"seed {seed}: {worlds.kinds}, fills {here.counts.fills}")
+    assert worlds.kinds["PlaceOrder"] > 20 and here.counts.fills > 5
+    assert here.hazards == there.hazards and any(hazard.fills > 5 for hazard in here.hazards.values())
+
+
 @pytest.mark.parametrize("quoting", ["inventory", "touch"])
 def test_opinions_of_a_mirrored_market_are_mirrored_too(quoting):
     """Every 20 s one valid answer on every market, dyadic probabilities so that 1 - p is exact."""
@@ -301,6 +315,13 @@ def test_a_change_below_the_top_changes_nothing_that_is_wanted(quoting, seed):
     watched = Watched(feed, T0, MakerParams(quoting=quoting)).run(5_000)
     print(quoting, seed, watched.events, "events", watched.deep, "deep, quoted at", watched.wanted)
     assert watched.wanted > 300
+
+
+def test_nor_does_it_to_the_table_between_two_looks():
+    feed = SimulatedMarket(MarketParams(seed=3, start_ns=T0, markets=3, activity=300.0, rewards=True))
+    watched = Watched(feed, T0, TABLE).run(1_500)
+    print(watched.events, "events", watched.deep, "deep, quoted at", watched.wanted)
+    assert watched.wanted > 100
 
 
 @pytest.mark.shared

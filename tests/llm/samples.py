@@ -72,6 +72,7 @@ def rich(market_id: str = "0xaaaa", **changed: Any) -> MarketBrief:
         "event_id": "0xeeee",
         "trigger": "near stop",
         "past": PAST,
+        "indicators": "log-odds EMA9 -0.262 EMA21 -0.281, RSI14 54, MACD +0.012 signal +0.009, CVD 1h +120, POC 0.43 (0.41-0.45)",
     } | changed
     return brief(market_id, **fields)
 

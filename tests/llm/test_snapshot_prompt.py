@@ -16,7 +16,7 @@ from llm_maker.llm.snapshot import CLOSE, OPEN, Context
 from llm_maker.llm.templates import BUILT_IN
 from tests.llm.samples import HANDLE_LINE, NOW, brief, context, note, request, rich
 
-GOLDEN_VERSION = "p-247b73e6e7"
+GOLDEN_VERSION = "p-2123bcc3a4"
 GOLDEN_USER = f"""\
 Give your signals for these markets.
 
@@ -38,6 +38,7 @@ flow: taker_flow +120, avg_trade 37, trades_per_hour 14.2
 own_quotes: bid 0.4212x61, ask 0.4479x62
 book: bids 0.4265x700 0.4212x300 0.4188x200, asks 0.4437x500 0.4479x300
 reward: usd_per_day 25.5, max_spread 0.035, min_shares 50
+indicators: 5m log-odds EMA9 -0.262 EMA21 -0.281, RSI14 54, MACD +0.012 signal +0.009, CVD 1h +120, POC 0.43 (0.41-0.45)
 past: newest first
 - age_minutes 30 action buy_yes confidence 0.71 p_yes 0.478 price 0.4213 moved +0.0138 filled 12 pnl_usd +0.37
 - age_minutes 90 action hold confidence 0.52 p_yes 0.455 price 0.4192 moved +0.0159 filled 40 pnl_usd -1.29"""
@@ -313,7 +314,7 @@ def test_ten_hostile_markets_take_no_more_than_their_budgets_and_the_head(budget
             tokens(shown["rules"]) <= budget.rules and tokens(shown["news"]) <= budget.news and tokens(shown["past"]) <= budget.past
         )
         assert sum(tokens(shown[name]) for name in ("question", "outcomes", "category")) <= budget.question
-        named = ("market", "price", "position", "trend", "depth", "flow", "own_quotes", "book", "reward")
+        named = ("market", "price", "position", "trend", "depth", "flow", "own_quotes", "book", "reward", "indicators")
         assert sum(tokens(shown[name]) for name in named) <= budget.market
 
 

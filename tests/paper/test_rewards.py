@@ -2,8 +2,9 @@
 
 import pytest
 
+from llm_maker.core import rewards
 from llm_maker.core.values import FixedGrid, Instrument, Kind, RewardRule, Side
-from llm_maker.venues.paper import rewards
+from llm_maker.venues.paper.rewards import sample
 
 RULE = RewardRule(max_spread=300, min_qty=20, pool_per_day=50_000_000)
 PAYOUT = 10_000
@@ -54,9 +55,9 @@ def market(**changes):
 def test_sample_is_our_share_of_the_pool_of_one_minute():
     bids, asks = {4900: 200}, {5100: 200}
     ours = [(Side.BUY, 4900, 100), (Side.SELL, 5100, 100)]
-    assert rewards.sample(market(), bids, asks, ours) == 50_000_000 // (3 * 1_440)
-    assert rewards.sample(market(), bids, asks, []) == 0
-    assert rewards.sample(market(reward=None), bids, asks, ours) == 0
+    assert sample(market(), bids, asks, ours) == 50_000_000 // (3 * 1_440)
+    assert sample(market(), bids, asks, []) == 0
+    assert sample(market(reward=None), bids, asks, ours) == 0
 
 
 def test_midpoint_ignores_dust():

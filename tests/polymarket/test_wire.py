@@ -214,6 +214,12 @@ def test_mirrored_trade_is_the_same_trade(cents, micro, side):
     assert wire().parse(encode(yes)) == wire().parse(encode(no)) == [expected]
 
 
+def test_a_trade_carries_its_transaction_where_it_is_told():
+    for told, heard in ((("0xab"), "0xab"), (None, ""), ("", "")):
+        message = trade("1001", "0.4", "5", "BUY") | {"transaction_hash": told}
+        assert wire().parse(encode(message)) == [TradePrinted("0xaa", 4_000, 5_000_000, Side.BUY, TS, heard)]
+
+
 def test_a_pair_of_books_is_cross_checked_once_and_the_next_pair_starts_anew():
     parser = wire()
     yes, no = book("1001", [("0.4", "1")], []), book("1002", [], [("0.6", "1")])

@@ -116,11 +116,13 @@ def judge_home(home):
 
 def judge_ledger(home, state, fills, net):
     with sqlite3.connect(home / "positions" / "ledger.sqlite3") as db:
-        rows = db.execute("SELECT instrument, SUM(side * qty) FROM fills WHERE status <> 'failed' GROUP BY instrument").fetchall()
+        good = "FROM fills WHERE account = 'main' AND status <> 'failed'"
+        rows = db.execute(f"SELECT instrument, SUM(side * qty) {good} GROUP BY instrument").fetchall()
         assert {name: qty for name, qty in rows if qty} == net
-        assert [r[0] for r in db.execute("SELECT fill_id FROM fills ORDER BY seq, n")] == [f.fill_id for f in fills]
-        (moved,) = db.execute("SELECT IFNULL(SUM(cash) - SUM(fee), 0) FROM fills WHERE status <> 'failed'").fetchone()
-        (other,) = db.execute("SELECT IFNULL(SUM(amount), 0) FROM cash_moves").fetchone()
+        told = db.execute("SELECT fill_id FROM fills WHERE account = 'main' ORDER BY seq, n").fetchall()
+        assert [r[0] for r in told] == [f.fill_id for f in fills]
+        (moved,) = db.execute(f"SELECT IFNULL(SUM(cash) - SUM(fee), 0) {good}").fetchone()
+        (other,) = db.execute("SELECT IFNULL(SUM(amount), 0) FROM cash_moves WHERE account = 'main'").fetchone()
         assert state.flows.start + moved + other == state.cash
 
 

@@ -13,6 +13,7 @@ from llm_maker.core.commands import (
 from llm_maker.core.params import ExecutionParams, ExitParams, Params, RiskParams, SignalParams, SlowParams
 from llm_maker.core.values import CASH_PER_USD, NS_PER_S
 from llm_maker.strategy.maker import Maker
+from llm_maker.strategy.params import MakerParams, Terms
 
 DAY_S = 86_400
 STRATEGY = Maker()
@@ -123,6 +124,21 @@ def params_of(dice):
     slow = SlowParams(answer_timeout_ns=8 * NS_PER_S, probe_ns=8 * NS_PER_S, probe_max_ns=30 * NS_PER_S, min_gap_ns=3 * NS_PER_S)
     merges = ExecutionParams(merge_min_milli=dice.choice((10_000, 20_000)))
     return Params(risk=risk, exits=exits, execution=merges, signals=signals, slow=slow)
+
+
+def strategy_of(dice, seed):
+    """The maker as shipped, in one of its two forms; two seeds of four quote with every term on, and the event listed whole."""
+    quoting = dice.choice(("inventory", "touch"))
+    if seed % 4 in (0, 3):
+        return MakerParams(quoting=quoting, interval_ns=10 * NS_PER_S)
+    return MakerParams(
+        interval_ns=10 * NS_PER_S,
+        terms=Terms(**dict.fromkeys(Terms.__struct_fields__, True)),
+        by_date=tuple(f"SIM-{n:04d}" for n in range(1, 8)),
+        complete_events=("E-one",),
+        taper_ns=120 * NS_PER_S,
+        taper_end_ns=60 * NS_PER_S,
+    )
 
 
 def climate_of(dice):

@@ -52,11 +52,10 @@ from llm_maker.core.events import (
 )
 from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S, Leg, Regime, Side
 from llm_maker.llm.simulated import SimulatedAnalyst
-from llm_maker.strategy.params import MakerParams
 from llm_maker.venues.paper.exchange import Exchange
 from llm_maker.venues.paper.market import MarketParams, SimulatedMarket
 from llm_maker.venues.paper.records import ExchangeParams
-from tests.sim.climate import DAY_S, ENDINGS, STRATEGY, Climate, Report, climate_of, lie, params_of
+from tests.sim.climate import DAY_S, ENDINGS, STRATEGY, Climate, Report, climate_of, lie, params_of, strategy_of
 from tests.sim.incidents import MONEY, Incidents
 from tests.sim.oracle import Oracle
 
@@ -96,7 +95,7 @@ class Weather(Incidents):
         self.storm_end = self.start + (storm_s or dice.randrange(150, 300)) * NS_PER_S
         self.ending = dice.choice(ENDINGS)
         self.params = params_of(dice)
-        self.strategy_params = MakerParams(quoting=dice.choice(("inventory", "touch")), interval_ns=10 * NS_PER_S)
+        self.strategy_params = strategy_of(dice, seed)
         self.market = SimulatedMarket(
             MarketParams(
                 seed=seed,

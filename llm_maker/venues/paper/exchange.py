@@ -51,9 +51,9 @@ from llm_maker.core.events import (
 )
 from llm_maker.core.values import PPM, Leg, Liquidity
 from llm_maker.venues.paper import admission, matching, payments, settlement
-from llm_maker.venues.paper.matching import BANDS, FillRules, Market, Resting
+from llm_maker.venues.paper.matching import BANDS, MAX_DECIMALS, FillRules, Market, Resting
 from llm_maker.venues.paper.purse import Purse
-from llm_maker.venues.paper.queue import Queue
+from llm_maker.venues.paper.queue import Law, Queue
 from llm_maker.venues.paper.records import (
     Action,
     CompleteMerge,
@@ -88,8 +88,7 @@ class Exchange:
             improve_ppm=round(params.improve_share * PPM),
             cap_ppm=round(params.volume_cap_ratio * PPM),
             subtract_ns=params.subtract_ns,
-            model=params.queue_model,
-            power=params.queue_power,
+            laws=tuple(Law(params.queue_model, params.queue_power, 10**decimals) for decimals in range(MAX_DECIMALS + 1)),
             money=BANDS.index(params.band),
         )
         self._state = State(purse=Purse(cash=params.start_cash))
@@ -138,10 +137,18 @@ class Exchange:
 
     def execute(self, now: int, command: Command) -> None:
         """Send a command on its way; `RequestSnapshot` and what is not the exchange's are ignored."""
-        if isinstance(command, CancelOrder):
-            self._later(now + self.params.cancel_ns, command)
-        elif isinstance(command, PlaceOrder | MergeSets | SplitCash | RedeemShares | RequestAccount | LookUpOrder):
-            self._later(now + self.params.entry_ns, command)
+        params, coming = self.params, self._state.coming
+        if isinstance(command, PlaceOrder):
+            due = now + params.scatter.travel_ns(params.seed, "entry", command.order_id, params.entry_ns)
+            coming.setdefault(command.order_id, due)
+            self._later(due, command)
+        elif isinstance(command, CancelOrder):
+            due = now + params.scatter.travel_ns(params.seed, "cancel", command.order_id, params.cancel_ns)
+            self._later(max(due, coming.get(command.order_id, 0)), command)
+        elif isinstance(command, LookUpOrder):
+            self._later(max(now + params.entry_ns, coming.get(command.order_id, 0)), command)
+        elif isinstance(command, MergeSets | SplitCash | RedeemShares | RequestAccount):
+            self._later(now + params.entry_ns, command)
 
     def next_ns(self) -> int | None:
         """When something happens or is heard next."""
@@ -278,6 +285,7 @@ class Exchange:
     # Orders
 
     def _place(self, now: int, command: PlaceOrder) -> None:
+        self._state.coming.pop(command.order_id, None)
         answered = not self._chance("drop_ack", command.order_id, self.params.drop_ack_ppm)
         if self._chance("uncertain", command.order_id, self.params.uncertain_ppm):
             self._tell(now, OrderUncertain(command.order_id, "timeout"))
@@ -317,7 +325,7 @@ class Exchange:
         killed = command.time_in_force is TimeInForce.FOK and sum(qty for _, qty in found) < order.qty
         for price, qty in [] if killed else found:
             matching.use_up(market, order.side, price, qty)
-            matching.grant(market, order, [qty] * 3, self._rules.money)
+            matching.grant(market, order, qty, self._rules.money)
             self._filled(now, market, order, qty, price, liquidity=Liquidity.TAKER)
         if order.order_id not in self._state.where:
             return

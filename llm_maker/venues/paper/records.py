@@ -39,6 +39,7 @@ from llm_maker.core.events import (
     SplitFailed,
 )
 from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S, Regime
+from llm_maker.venues.paper.latency import Scatter
 from llm_maker.venues.paper.matching import Market
 from llm_maker.venues.paper.purse import Purse
 from llm_maker.venues.paper.queue import Model
@@ -52,6 +53,8 @@ class ExchangeParams(msgspec.Struct, frozen=True, kw_only=True):
     entry_ns: int = 250 * NS_PER_MS
     """From a command to its effect at the exchange; merges and questions travel as long as orders."""
     cancel_ns: int = 250 * NS_PER_MS
+    scatter: Scatter = Scatter()
+    """How orders and cancels vary around both; nothing about an order arrives before the order."""
     response_ns: int = 0
     """From the effect to our hearing of it; 0: folded into `entry_ns`."""
     confirm_median_ns: int = 5 * NS_PER_S
@@ -138,6 +141,8 @@ class State(msgspec.Struct):
     markets: dict[str, Market] = {}
     where: dict[str, str] = {}
     """Resting order id -> instrument."""
+    coming: dict[str, int] = {}
+    """Order id -> when it arrives."""
     finished: dict[str, Finished] = {}
     ended: int = 0
     regimes: dict[str, Regime] = {}

@@ -58,6 +58,8 @@ class LastTrade(msgspec.Struct, tag_field="event_type", tag="last_trade_price"):
     size: str
     side: Literal["BUY", "SELL"]
     timestamp: _Ms
+    transaction_hash: str | None = None
+    """Sometimes told; one for all prints of a taker order."""
 
 
 class TickSize(msgspec.Struct, tag_field="event_type", tag="tick_size_change"):

@@ -193,7 +193,8 @@ class Wire:
             raise WireError("size", "a trade of nothing", message.size)
         side = Side.BUY if message.side == token.buys else Side.SELL
         price, venue_ts = token.prices[message.price], message.timestamp * NS_PER_MS
-        return [TradePrinted(token.market.instrument.id, price, qty, side, venue_ts)]
+        transaction = (message.transaction_hash or "")[:MAX_NAME]
+        return [TradePrinted(token.market.instrument.id, price, qty, side, venue_ts, transaction)]
 
     def _tick_size(self, message: TickSize) -> list[Event]:
         """New grid, then a gap: the book is dropped until the next one. The other token's repeat tells nothing."""
