@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import bars
+from benchmarks import bars, quoting_bars
 from benchmarks.bars import Bar, Result
 from benchmarks.rows import ROOT
 
@@ -134,6 +134,28 @@ BARS: list[Bar] = [
         "prove",
         "tests/sim/test_skill.py",
     ),
+    pytest_bar(
+        "published simulation",
+        "arms (a) and (b) in the published order, in every regime",
+        "200001..200004",
+        "-m",
+        "prove",
+        "tests/test_arms.py",
+    ),
+    Bar("arms", quoting_bars.arms),
+    Bar("twin at known skill", quoting_bars.twin),
+    Bar("real tape", quoting_bars.tape),
+    Bar("sweeps", quoting_bars.sweeps),
+    pytest_bar(
+        "fills",
+        "a random quoter loses in every band; bands monotone; latency costs; conserved",
+        "in the tests",
+        "-m",
+        "prove",
+        "tests/paper",
+    ),
+    pytest_bar("twin", "equal to main without a model; never in main's way", "in the tests", "-m", "prove", "tests/test_twins.py"),
+    pytest_bar("page", "every plot drawn, nothing requested, at every width", "", "-m", "prove", "tests/report/test_html_page.py"),
     pytest_bar("scores", "intervals cover what they say", "in the tests", "-m", "prove", "tests/report"),
     pytest_bar(
         "signatures",

@@ -105,7 +105,7 @@ class Daemon:
         self._interrupts = 0
         self._abort = asyncio.Event()
         self.frames = 0
-        self.twins = Twins(config)
+        self.twins = Twins(config, self.provider)
         self._build()
 
     def _world(self) -> World:

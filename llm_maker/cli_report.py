@@ -1,4 +1,4 @@
-"""The verb `report`: what made or lost the money, in text, JSON, CSV or as a page; of one home, of several, of a file of forecasts."""
+"""The verb `report`: what made or lost the money, as text, JSON, CSV or a page; of a home, of several, of a file of forecasts."""
 
 from __future__ import annotations
 
@@ -38,17 +38,18 @@ def report(
     chosen = [name for name, on in modes.items() if on]
     if len(chosen) > 1:
         fail(f"{chosen[0]} and {chosen[1]} exclude one another", BAD_USAGE)
-    if chosen and (html is not None or csv_dir is not None or backtest):
-        extra = "--html" if html is not None else "--csv" if csv_dir is not None else "--backtest"
-        fail(f"{extra} goes with the report of one home, not with {chosen[0]}", BAD_USAGE)
+    files = {"--html": html is not None, "--csv": csv_dir is not None, "--backtest": backtest and (fills or forecasts is not None)}
+    extra = [name for name, on in files.items() if on]
+    if chosen and extra:
+        fail(f"{extra[0]} goes with the report of a home, not with {chosen[0]}", BAD_USAGE)
     if forecasts is not None:
         _report_forecasts(forecasts, 0 if seed is None else seed, 2_000 if bootstrap is None else bootstrap, as_json)
     elif seed is not None or bootstrap is not None:
         fail(f"--{'seed' if seed is not None else 'bootstrap'} goes with --forecasts FILE", BAD_USAGE)
     elif homes:
-        _report_homes(homes, as_json)
+        _report_homes(homes, backtest, as_json)
     elif signals:
-        _report_signals(home, as_json)
+        _report_signals(home, backtest, as_json)
     elif fills:
         _report_fills(home, as_json)
     else:
@@ -97,7 +98,7 @@ def _write_csv(folder: Path, tables: dict[str, list[dict[str, Any]]]) -> list[st
     return wrote
 
 
-def _report_homes(homes: list[Path], as_json: bool) -> None:
+def _report_homes(homes: list[Path], backtest: bool, as_json: bool) -> None:
     from llm_maker import home_report
 
     if len(homes) < 2:
@@ -105,28 +106,27 @@ def _report_homes(homes: list[Path], as_json: bool) -> None:
     if len({path.resolve() for path in homes}) < len(homes):
         fail("one home is named twice; its difference to itself is 0", BAD_USAGE)
     with faults():
-        tracks = home_report.homes(homes)
+        tracks = home_report.homes(homes, backtest=backtest)
         if as_json:
             print(json.dumps(home_report.homes_told(tracks), allow_nan=False))
         else:
             print("\n".join(home_report.homes_lines(tracks)))
 
 
-def _report_signals(home: Path, as_json: bool) -> None:
+def _report_signals(home: Path, backtest: bool, as_json: bool) -> None:
     import msgspec
 
     from llm_maker import home_report
-    from llm_maker.report import signal_table
 
     with faults():
-        groups, half_spread, fee_rate = home_report.signals(home)
-    if not groups or not groups[0].signals:
+        found = home_report.signals(home, backtest=backtest)
+    if not found:
         fail(f"{home}: no model has said anything here yet", FAILED)
     if as_json:
-        plain = msgspec.to_builtins(groups, str_keys=True)
-        print(json.dumps({"half_spread_usd": half_spread, "fee_rate": fee_rate, "groups": plain}, allow_nan=False))
+        accounts = [each.label | {"groups": msgspec.to_builtins(each.groups)} for each in found]
+        print(json.dumps({"accounts": accounts}, allow_nan=False))
     else:
-        print("\n".join(signal_table.lines(groups, half_spread, fee_rate)))
+        print("\n".join(home_report.signals_lines(found)))
 
 
 def _report_fills(home: Path, as_json: bool) -> None:

@@ -14,7 +14,7 @@ class Terms(Section):
 
     toxicity: bool = True
     flow: bool = False
-    parity: bool = True
+    parity: bool = False
     decay: bool = False
     table: bool = False
     reward: bool = True

@@ -31,7 +31,6 @@ from llm_maker.twins import COPY, PLACEBO, TWIN
 from llm_maker.world import Refused
 
 SHADOWS = (COPY, TWIN, PLACEBO)
-PPM = 1_000_000
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -84,7 +83,7 @@ def told(found: Found) -> dict[str, Any]:
     accounts = [_plain(entry) for entry in found.entries]
     if not accounts:
         return {"accounts": []}
-    return {"accounts": accounts, "compared": [msgspec.to_builtins(p) for p in compared(found.tracks)]}
+    return {"accounts": accounts, "compared": account_text.differences(compared(found.tracks))}
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
@@ -120,9 +119,10 @@ def _plain(entry: Entry) -> dict[str, Any]:
         "quoted_seconds": {k: round(ns / 1e9, 1) for k, ns in read("quoted", dict[str, int], {}).items()},
         "names": read("names", dict[str, str], {}),
         "opinions": {key.removeprefix(SKILL): msgspec.json.decode(value) for key, value in kept.items() if key.startswith(SKILL)},
-        "identity_usd": msgspec.to_builtins(detail.split, str_keys=True),
+        "identity_usd": msgspec.to_builtins(detail.split),
         "ratios": msgspec.to_builtins(detail.ratios),
-        "by": msgspec.to_builtins(detail.by, str_keys=True),
+        "by": msgspec.to_builtins(detail.by),
+        "terms": msgspec.to_builtins(detail.terms),
     }
 
 
@@ -154,16 +154,17 @@ def _wallet(main: Track) -> str:
 
 
 def report_lines(found: Found) -> list[str]:
-    """The report for people: one block an account, then who beat whom."""
+    """The report for people: who made what, a shadow in short, then who beat whom."""
     lines: list[str] = []
-    for entry in found.entries:
-        lines += account_text.lines(account(entry.track))
-        skills = {k.removeprefix(SKILL): msgspec.json.decode(v, type=Skill) for k, v in entry.kept.items() if k.startswith(SKILL)}
-        lines += skill_page.lines(skills)
-        lines.append("")
+    for entry in sorted(found.entries, key=lambda entry: entry.scope.account in SHADOWS):
+        shadow = entry.scope.account in SHADOWS
+        lines += [*account_text.lines(account(entry.track), short=shadow), ""]
+        if not shadow:
+            kept = {k.removeprefix(SKILL): v for k, v in entry.kept.items() if k.startswith(SKILL)}
+            lines += [*skill_page.lines({k: msgspec.json.decode(v, type=Skill) for k, v in kept.items()}), ""]
     for one in compared(found.tracks):
-        lines += [*_meaning(one), *paired.lines(one), ""]
-    return lines
+        lines += [*_meaning(one), *(f"  {line}" for line in paired.lines(one)), ""]
+    return lines[:-1]
 
 
 def _meaning(p: Paired) -> list[str]:
@@ -177,28 +178,33 @@ def _meaning(p: Paired) -> list[str]:
 # Signals, fills, homes.
 
 
-def signals(home: Path, name: str | None = None) -> tuple[list[Group], float, float]:
-    """What following the models' signals would have brought, with the half-spread (USD) and fee rate it was charged."""
-    found = gather(home, samples=True, forecasts=True)
-    entries = [e for e in found.entries if e.forecasts and (name in (None, e.scope.account))]
-    own = [e for e in entries if e.scope.account not in SHADOWS] or entries
-    forecasts = [f for e in own for f in e.forecasts if f.role == "used"]
-    spreads, fees = [], []
-    for entry in own:
-        for instrument, samples in entry.track.samples.items():
-            quoted = entry.track.instruments.get(instrument)
-            if quoted is not None:
-                fees.append(quoted.taker_ppm / PPM)
-                spreads += [(s.ask - s.bid) / 2 / quoted.price_scale for s in samples if s.bid and s.ask]
-    half_spread = sum(spreads) / len(spreads) if spreads else 0.0
-    fee_rate = sum(fees) / len(fees) if fees else 0.0
-    return signal_table.signal_table(forecasts, half_spread, fee_rate, actions=_actions(home)), half_spread, fee_rate
+class Followed(msgspec.Struct, frozen=True):
+    """What following the signals of one account would have brought."""
+
+    label: dict[str, Any]
+    groups: list[Group]
 
 
-def _actions(home: Path) -> dict[tuple[str, str], str]:
+def signals(home: Path, *, backtest: bool = False) -> list[Followed]:
+    """Of every account that asked a model; shadows only hear again what it answered."""
+    found = gather(home, backtest=backtest, samples=True, forecasts=True)
+    actions = _actions(home / "logs" / "backtest" if backtest else home / "logs")
+    return [
+        Followed(entry.track.label, signal_table.signal_table(entry.forecasts, signal_table.costs(entry.track), actions))
+        for entry in found.entries
+        if entry.forecasts and entry.scope.account not in SHADOWS
+    ]
+
+
+def signals_lines(found: Sequence[Followed]) -> list[str]:
+    """The same for people."""
+    return [line for each in found for line in (account_text.whose(each.label), *signal_table.lines(each.groups), "")][:-1]
+
+
+def _actions(logs: Path) -> dict[tuple[str, str], str]:
     """(decision, market) -> what was advised, from the decision log; lines that cannot be read are left out."""
     advised: dict[tuple[str, str], str] = {}
-    for path in (home / "logs" / "llm_decisions.jsonl.1", home / "logs" / "llm_decisions.jsonl"):
+    for path in (logs / "llm_decisions.jsonl.1", logs / "llm_decisions.jsonl"):
         if not path.exists():
             continue
         with path.open(encoding="utf-8", errors="replace") as lines:
@@ -214,22 +220,23 @@ def _actions(home: Path) -> dict[tuple[str, str], str]:
 
 def fills(home: Path) -> FillCheck:
     """Simulated against live fills; refused where a home lacks one of them."""
-    found = gather(home)
-    live = [t for t in found.tracks if t.label["mode"] == "live" and t.label["account"] not in SHADOWS]
-    copies = [t for t in found.tracks if t.label["account"] == COPY]
-    if not live or not copies:
+    tracks = gather(home).tracks
+    pairs = [(t, _shadows(t, tracks).get(COPY)) for t in tracks if t.label["mode"] == "live" and t.label["account"] not in SHADOWS]
+    found = [(live, copy) for live, copy in pairs if copy is not None]
+    if not found:
         raise Refused(f"{home}: no live account with its paper copy here (mode: live with twin.enabled: true makes both)")
+    live, copy = max(found, key=lambda pair: pair[0].end_ns)
     logs = home / "logs"
-    real = fill_check.read_orders(logs / "executions.jsonl", str(live[0].label["account"]), live[0].instruments)
-    paper = fill_check.read_orders(logs / COPY / "executions.jsonl", COPY, copies[0].instruments)
-    return fill_check.check(live[0], copies[0], real, paper)
+    real = fill_check.read_orders(logs / "executions.jsonl", str(live.label["account"]), live.instruments)
+    paper = fill_check.read_orders(logs / COPY / "executions.jsonl", COPY, copy.instruments)
+    return fill_check.check(live, copy, real, paper)
 
 
-def homes(folders: Sequence[Path]) -> dict[str, Track]:
-    """The main account of each home, by its folder; refused where there is none."""
+def homes(folders: Sequence[Path], *, backtest: bool = False) -> dict[str, Track]:
+    """The main account of each home, by its folder; refused where there is none, or more than one."""
     found: dict[str, Track] = {}
     for folder in folders:
-        mains = [t for t in gather(folder).tracks if t.label["account"] not in SHADOWS]
+        mains = [t for t in gather(folder, backtest=backtest).tracks if t.label["account"] not in SHADOWS]
         if len(mains) != 1:
             what = "nothing has been traded there yet" if not mains else f"{len(mains)} accounts, and one is wanted"
             raise Refused(f"{folder}: {what}")
@@ -237,23 +244,39 @@ def homes(folders: Sequence[Path]) -> dict[str, Track]:
     return found
 
 
+def _beaten(tracks: dict[str, Track]) -> list[Paired]:
+    """Every home against the first."""
+    first, *others = tracks
+    found = paired.against(tracks[first], {name: tracks[name] for name in others})
+    return [msgspec.structs.replace(p, first=first) for p in found]
+
+
+def _common(a: Track, b: Track) -> int:
+    """Markets that both saw: the same id of the same name, for a simulated venue's ids are those of every seed."""
+    return len({(i, q.name) for i, q in a.instruments.items()} & {(i, q.name) for i, q in b.instruments.items()})
+
+
 def homes_lines(tracks: dict[str, Track]) -> list[str]:
     """Homes side by side, and each against the first."""
-    names = list(tracks)
     details: dict[str, Account] = {name: account(t) for name, t in tracks.items()}
     lines = [f"{name}: {account_text.title(detail)}" for name, detail in details.items()]
-    lines += ["", *account_text.beside(details), ""]
-    for p in paired.against(tracks[names[0]], {name: tracks[name] for name in names[1:]}):
-        lines += paired.lines(p)
+    lines += ["", *account_text.beside(details)]
+    base = next(iter(tracks.values()))
+    for p in _beaten(tracks):
+        other = tracks[p.second]
+        common = _common(base, other)
+        lines += ["", *paired.lines(p), f"  markets in common: {common} of {len(base.instruments)} and {len(other.instruments)}"]
+        if not common:
+            lines.append("  not the same market: this difference says nothing of the strategies")
     return lines
 
 
 def homes_told(tracks: dict[str, Track]) -> dict[str, Any]:
     """The same as plain data."""
-    names = list(tracks)
-    pairs = paired.against(tracks[names[0]], {name: tracks[name] for name in names[1:]})
-    accounts = {name: msgspec.to_builtins(account(t), str_keys=True) for name, t in tracks.items()}
-    return {"homes": accounts, "compared": [msgspec.to_builtins(p) for p in pairs]}
+    base = next(iter(tracks.values()))
+    accounts = {name: msgspec.to_builtins(account(t)) for name, t in tracks.items()}
+    pairs = account_text.differences(_beaten(tracks))
+    return {"homes": accounts, "compared": [p | {"common_markets": _common(base, tracks[p["second"]])} for p in pairs]}
 
 
 # Files.
@@ -265,26 +288,22 @@ def tables(found: Found) -> dict[str, list[dict[str, Any]]]:
     for entry in found.entries:
         for name, told_rows in account_text.csv_tables(account(entry.track)).items():
             rows.setdefault(name, []).extend(told_rows)
-    rows["compared"] = [msgspec.to_builtins(p) for p in compared(found.tracks)]
+    rows["compared"] = account_text.differences(compared(found.tracks))
     return rows
 
 
 def page(found: Found) -> str:
     """The home as one page of HTML."""
     from llm_maker.report.html_page import page as html
+    from llm_maker.report.html_plots import accounts_of
 
     ordered = sorted(found.tracks, key=lambda t: t.label["account"] in SHADOWS)
-    names = {_label(t): t for t in ordered}
     pairs = []
     for main in [t for t in ordered if t.label["account"] not in SHADOWS]:
         beside = _shadows(main, ordered)
         base = beside.get(COPY, main)
         others = {name: beside[name] for name in (TWIN, PLACEBO) if name in beside}
         pairs += [(p, base, other) for p, other in zip(paired.against(base, others), others.values(), strict=True)]
-    forecasts = [f for entry in found.entries for f in entry.forecasts]
-    told_extras = extras({name: account(t) for name, t in names.items()}, pairs, forecasts, __version__)
-    return html(list(names.values()), told_extras)
-
-
-def _label(t: Track) -> str:
-    return str(t.label["account"])
+    forecasts = [f for entry in found.entries if entry.scope.account not in SHADOWS for f in entry.forecasts]
+    named = {each.name: account(each.track) for each in accounts_of(ordered)}
+    return html(ordered, extras(named, pairs, forecasts, __version__))

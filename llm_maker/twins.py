@@ -66,12 +66,12 @@ _GAP_NS = NS_PER_S
 VERDICT_DAYS = 20
 
 
-def names(config: Config) -> list[str]:
-    """The shadows of a run, in the order in which they hear."""
+def names(config: Config, provider: str) -> list[str]:
+    """The shadows of a run, in the order in which they hear; where no model is asked a twin would only be main again."""
     if not config.twin.enabled:
         return []
     found = [COPY] if config.mode == "live" else []
-    return [*found, TWIN, *([PLACEBO] if config.twin.placebo else [])]
+    return found if provider == "none" else [*found, TWIN, *([PLACEBO] if config.twin.placebo else [])]
 
 
 def shadow_params(params: Params, name: str) -> Params:
@@ -120,10 +120,10 @@ def net(state: State) -> int:
 class Twins:
     """All shadows of a run. `bring_back` makes them; before that, and where none are wanted, there are none."""
 
-    def __init__(self, config: Config) -> None:
-        """Raises `world.Refused` where main bears the name of a shadow."""
-        wanted = names(config)
-        if config.account in wanted:
+    def __init__(self, config: Config, provider: str) -> None:
+        """`provider`: whom main asks. Raises `world.Refused` where main bears the name of a shadow."""
+        wanted = names(config, provider)
+        if config.account in (COPY, TWIN, PLACEBO):
             raise Refused(f"account is {config.account!r}, which is the name of a paper account beside it; choose another name")
         self._wanted = wanted
         self._kept: dict[str, _Kept] = {}
@@ -330,7 +330,7 @@ class Twins:
 
     def told(self) -> dict[str, Any] | None:
         """For `status` and the result of a run; None where there is no twin. A verdict is the report's, with its interval."""
-        if not self._kept:
+        if not self._kept or TWIN not in self._wanted:
             return None
         assert self._main is not None
         began = self._kept[TWIN].base if TWIN in self._kept else None

@@ -132,10 +132,17 @@ def simulated_analyst(config: Config, market: SimulatedMarket) -> Simulator:
 
 
 def same_world(meta: dict[str, Any], label: dict[str, Any], home: Path) -> None:
-    """A home goes on only in the world it was in."""
-    for key in ("world", "exchange"):
-        if meta.get(key) != msgspec.to_builtins(label[key]):
-            raise Refused(
-                f"{home}: this home holds a run of another simulated world (seed, markets or paper settings differ); "
-                f"give the same ones, or another --home"
-            )
+    """A home goes on only in the world it was in. What an older build did not yet write counts as it was then: the default."""
+    if _plain(meta.get("world")) != _plain(label["world"]) or _exchange(meta.get("exchange")) != _exchange(label["exchange"]):
+        raise Refused(
+            f"{home}: this home holds a run of another simulated world (seed, markets or paper settings differ); "
+            f"give the same ones, or another --home"
+        )
+
+
+def _plain(value: Any) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(value))
+
+
+def _exchange(value: Any) -> ExchangeParams | None:
+    return None if value is None else msgspec.convert(_plain(value), ExchangeParams)

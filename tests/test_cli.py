@@ -230,8 +230,9 @@ def test_the_promised_result_has_every_field(tmp_path: Path):
     for log in ("llm_decisions.jsonl", "executions.jsonl"):
         assert (tmp_path / "logs" / log).stat().st_size > 0
     with sqlite3.connect(tmp_path / "positions" / "ledger.sqlite3") as ledger:
-        assert ledger.execute("SELECT count(*) FROM trades WHERE bot_name = 'main'").fetchone()[0] == told["fills"]
-    assert result.stderr.splitlines()[-6].startswith("earned from spread")
+        assert ledger.execute("SELECT count(*) FROM trades WHERE bot_name LIKE 'main@%'").fetchone()[0] == told["fills"]
+    assert result.stderr.splitlines()[-7].startswith("earned from spread")
+    assert result.stderr.splitlines()[-2].startswith("the model's worth so far")
     assert result.stderr.splitlines()[-1] == "stopped: proved that no order of ours rests"
 
 

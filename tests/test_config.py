@@ -428,9 +428,10 @@ def test_a_cycle_of_the_slow_loop_is_shorter_than_its_interval_unless_one_call_i
 
 
 def test_every_parameter_of_the_core_has_a_key():
-    reached = {param for *_, param, _ in CONVERSIONS} | {"risk.live", "risk.daily_loss", "signals.base_cash"}
+    reached = {param for *_, param, _ in CONVERSIONS} | {"risk.live", "risk.daily_loss", "signals.base_cash", "slow.listens"}
     assert set(_flat(to_params(Config()))) == reached
     assert to_params(Config(mode="live")).risk.live is True
+    assert to_params(Config()).slow.listens is False, "only an account that follows another listens, and that is no person's to set"
     linear = to_params(load(None, {}, {"strategy.base_usd": 7, "strategy.max_usd": 70}))
     assert (linear.signals.base_cash, linear.signals.max_position_cash) == (7_000_000, 70_000_000)
 

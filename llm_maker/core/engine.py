@@ -157,7 +157,8 @@ class Engine:
         if market is None:
             return
         _hear(step, market, event.venue_ts)
-        places.on_print(step.state, market, event)
+        if market.resting:
+            places.on_print(step.state, market, event)
         market.last_trade_ns = step.now
         market.indicators.on_trade(market.instrument, event, market.bars.price, step.now)
         market.bars.on_trade(event.price, event.qty, step.now)
@@ -220,7 +221,8 @@ def _top_moved(step: Step, market: Market) -> None:
     book, estimators, now = market.book, market.estimators, step.now
     jumped = estimators.jumped_ns
     estimators.on_top(market.instrument, book, now, step.state.params.risk.jump_ticks)
-    market.bid_depth, market.ask_depth = book.depth(Side.BUY, _DEPTH_LEVELS), book.depth(Side.SELL, _DEPTH_LEVELS)
+    market.bid_depth = places.others_depth(step.state, market, Side.BUY, _DEPTH_LEVELS)
+    market.ask_depth = places.others_depth(step.state, market, Side.SELL, _DEPTH_LEVELS)
     mid = book.mid
     if mid is not None and book.trusted:
         market.mark, market.mark_ns = mid, now

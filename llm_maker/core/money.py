@@ -34,7 +34,7 @@ def on_filled(step: Step, event: OrderFilled) -> FillResult | None:
     if result.duplicate:
         return None
     if order is not None:
-        if not result.void:
+        if not result.void and step.needs.places:
             places.on_fill(state, market, order, event, step.now)
         _fill_order(step, market, order, event)
     if result.void:

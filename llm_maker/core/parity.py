@@ -15,6 +15,8 @@ from llm_maker.core.state import Market, State
 _WIDE_RATIO = 0.10
 """Of the payout: the middle of a book this wide says nothing of the other outcomes (2.5 does not quote it either)."""
 
+_ROUNDING = 1e-9
+
 
 def project(prices: Sequence[float], variances: Sequence[float], *, complete: bool) -> list[float]:
     """Probabilities moved so that they sum to 1, the uncertain ones most; those of variance 0 stay.
@@ -32,7 +34,9 @@ def correction(state: State, market: Market) -> float:
 
     Plus means a sum below 1, which says something only where every outcome of the event is listed: no venue tells how many
     there are, so that is for the strategy to know. What shows here makes the list incomplete all the same: a leg without a
-    trusted, two-sided, tolerably narrow book, or asks that sum to less than 1, which nobody leaves where they are all there is.
+    trusted, two-sided, tolerably narrow book, one that has left the universe (its book is no longer kept), or asks that sum to
+    less than 1, which nobody leaves where they are all there is. In mirror, bids that sum to more than 1 say that several can
+    win, whatever the listing calls the event, or that some book is not of now: nobody leaves those where only one can. Then 0.
     Never beyond the market's own best prices: if the sum asks for more, either book may be the wrong one.
     """
     instrument, book = market.instrument, market.book
@@ -43,7 +47,7 @@ def correction(state: State, market: Market) -> float:
         return 0.0
     prices: list[float] = []
     variances: list[float] = []
-    asks, place = 0.0, -1
+    bids, asks, place = 0.0, 0.0, -1
     for member in members:
         leg = _leg(state.markets[member])
         if leg is None:
@@ -52,8 +56,9 @@ def correction(state: State, market: Market) -> float:
             place = len(prices)
         prices.append(leg[0])
         variances.append(leg[1])
-        asks += leg[2]
-    if place < 0:
+        bids += leg[2]
+        asks += leg[3]
+    if place < 0 or bids > 1.0 + _ROUNDING:
         return 0.0
     complete = len(prices) == len(members) and asks >= 1.0
     moved = project(prices, variances, complete=complete)[place] - prices[place]
@@ -61,8 +66,8 @@ def correction(state: State, market: Market) -> float:
     return min(max(moved * instrument.payout, book.best_bid - fair), book.best_ask - fair)
 
 
-def _leg(market: Market) -> tuple[float, float, float] | None:
-    """(probability, variance, best ask) of one outcome, as shares of the payout; None where nothing can be said.
+def _leg(market: Market) -> tuple[float, float, float, float] | None:
+    """(probability, variance, best bid, best ask) of one outcome, as shares of the payout; None where nothing can be said.
 
     What has resolved is certain.
     """
@@ -71,9 +76,10 @@ def _leg(market: Market) -> tuple[float, float, float] | None:
     if not instrument.exclusive or not instrument.is_binary:
         return None
     if market.resolved is not None:
-        return market.resolved / payout, 0.0, market.resolved / payout
-    if not book.two_sided or book.best_ask - book.best_bid > _WIDE_RATIO * payout:
+        price = market.resolved / payout
+        return price, 0.0, price, price
+    if not market.in_universe or not book.two_sided or book.best_ask - book.best_bid > _WIDE_RATIO * payout:
         return None
     fair = market.estimators.fair
     deviation = market.estimators.sig_price(instrument, fair) / payout
-    return fair / payout, deviation * deviation, book.best_ask / payout
+    return fair / payout, deviation * deviation, book.best_bid / payout, book.best_ask / payout

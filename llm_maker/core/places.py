@@ -2,7 +2,7 @@
 
 Fed by the looks at a market, by public prints and by our fills; the model it teaches is `hazard`. Exposure is booked under the
 features of the interval's start, at most once a second an order; what ended between two looks is booked up to its end.
-Decides nothing and sends nothing.
+Decides nothing and sends nothing. Followed only for a strategy that reads it (`Needs.places`): it costs a quarter of a look.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ def others_best(state: State, market: Market, side: Side) -> tuple[int, int]:
 
     An order in flight may not be in the book yet: at most what the level holds is taken off it.
     """
-    book, own = market.book, shown(state, market, side)
+    return best_without(market, side, shown(state, market, side))
+
+
+def best_without(market: Market, side: Side, own: dict[int, int]) -> tuple[int, int]:
+    """The same where it is known what is ours (`shown`)."""
+    book = market.book
     best = book.best_bid if side is Side.BUY else book.best_ask
     if best not in own:
         return best, book.bid_qty if side is Side.BUY else book.ask_qty
@@ -32,6 +37,15 @@ def others_best(state: State, market: Market, side: Side) -> tuple[int, int]:
         if size > own.get(price, 0):
             return price, size - own.get(price, 0)
     return 0, 0
+
+
+def others_depth(state: State, market: Market, side: Side, n_levels: int) -> int:
+    """Quantity of the `n_levels` best levels that others hold, without ours: our own orders make no book liquid, nor thin."""
+    own = shown(state, market, side)
+    if not own:
+        return market.book.depth(side, n_levels)
+    rest = [size - own.get(price, 0) for price, size in market.book.top(side, n_levels + len(own))]
+    return sum([size for size in rest if size > 0][:n_levels])
 
 
 def shown(state: State, market: Market, side: Side) -> dict[int, int]:
@@ -69,7 +83,7 @@ def own_place(state: State, market: Market, side: Side, price: int) -> int:
 
 
 def look(state: State, market: Market, now: int) -> None:
-    """At every look at a market: follow the queues, book the exposure of the last second, settle the markouts that are due."""
+    """At every look of a strategy that reads places: follow the queues, book the exposure of the last second, settle the markouts that are due."""
     if market.lessons:
         _settle(state, market, now)
     if not market.live and not market.resting:
@@ -166,12 +180,14 @@ def _refresh(state: State, market: Market, order: Order, rest: Resting, now: int
 
 def _settle(state: State, market: Market, now: int) -> None:
     """Lessons whose 5 minutes are over; without a price they wait, and lapse."""
-    if now - market.lessons[0].at_ns < LESSON_NS or market.mark <= 0:
+    if now - market.lessons[0].at_ns < LESSON_NS:
         return
+    # What has resolved at 0 has a price, as what has resolved at 1 has; a mark of 0 alone is none.
+    priced = market.resolved is not None or (market.book.trusted and market.mark > 0)
     for lesson in market.lessons:
         age = now - lesson.at_ns
-        if LESSON_NS <= age <= LESSON_NS + _LESSON_LATE_NS and market.book.trusted:
+        if LESSON_NS <= age <= LESSON_NS + _LESSON_LATE_NS and priced:
             move = lesson.side * (lesson.mid - market.mark) / lesson.tick
             state.hazards.setdefault(lesson.key, Hazard()).learn_adverse(lesson.ticks, move, lesson.share)
-    late = LESSON_NS + (0 if market.book.trusted else _LESSON_LATE_NS)
+    late = LESSON_NS + (0 if priced else _LESSON_LATE_NS)
     market.lessons = [lesson for lesson in market.lessons if now - lesson.at_ns < late]

@@ -10,12 +10,13 @@ from llm_maker.core import parity, places, reconcile, risk, signals
 from llm_maker.core.exits import ExitPlan, arm, begin
 from llm_maker.core.orders import Order
 from llm_maker.core.params import sizes
-from llm_maker.core.places import others_best
 from llm_maker.core.state import Market, State, Tally, weight_of
 from llm_maker.core.step import Step
 from llm_maker.core.strategy import MarketView, PositionTarget, QuoteTarget, Target, Urgency, View
 from llm_maker.core.values import NS_PER_S, Mode, Side, ceil_to_grid, floor_to_grid
 
+EXIT, INTENT = "exit: ", "intent "
+"""How the reason of an order begins that no strategy has priced."""
 REQUOTE_NS = NS_PER_S
 """How often a quiet market is looked at again for what time alone changes (decay, tapers, ends of pauses)."""
 
@@ -25,7 +26,8 @@ def requote(step: Step, market: Market) -> None:
     state = step.state
     market.dirty = False
     market.requote_ns = step.now + REQUOTE_NS
-    places.look(state, market, step.now)
+    if step.needs.places:
+        places.look(state, market, step.now)
     allowed = risk.allowance(state, market)
     if allowed.pull or allowed.mode is Mode.HALTED:
         step.withdraw(market, allowed.name)
@@ -65,10 +67,11 @@ def market_view(step: Step, market: Market, opinion: View, allowed: risk.Gate) -
     """What the strategy is shown."""
     state = step.state
     base, limit = sizes(state.params, market.instrument, market.mark)
-    bid, bid_qty = others_best(state, market, Side.BUY)
-    ask, ask_qty = others_best(state, market, Side.SELL)
+    bids, asks = places.shown(state, market, Side.BUY), places.shown(state, market, Side.SELL)
+    bid, bid_qty = places.best_without(market, Side.BUY, bids)
+    ask, ask_qty = places.best_without(market, Side.SELL, asks)
     own_bid, own_ask = market.own_price(Side.BUY, state.orders), market.own_price(Side.SELL, state.orders)
-    return MarketView(
+    view = MarketView(
         now=step.now,
         instrument=market.instrument,
         book=market.book,
@@ -91,15 +94,17 @@ def market_view(step: Step, market: Market, opinion: View, allowed: risk.Gate) -
         best_ask=ask,
         bid_qty=bid_qty,
         ask_qty=ask_qty,
-        hazard=places.hazard_of(state, market, bid, ask),
-        bid_ahead=places.own_place(state, market, Side.BUY, own_bid),
-        ask_ahead=places.own_place(state, market, Side.SELL, own_ask),
-        adverse=_adverse(market),
-        parity=parity.correction(state, market),
         bankroll=state.params.risk.bankroll,
-        shown_bids=places.shown(state, market, Side.BUY),
-        shown_asks=places.shown(state, market, Side.SELL),
+        shown_bids=bids,
+        shown_asks=asks,
     )
+    if step.needs.parity:
+        view.parity = parity.correction(state, market)
+    if step.needs.places:
+        view.hazard, view.adverse = places.hazard_of(state, market, bid, ask), _adverse(market)
+        view.bid_ahead = places.own_place(state, market, Side.BUY, own_bid)
+        view.ask_ahead = places.own_place(state, market, Side.SELL, own_ask)
+    return view
 
 
 def _toxicity(market: Market) -> float:
@@ -125,10 +130,10 @@ def _targets(step: Step, market: Market, opinion: View, allowed: risk.Gate) -> l
     if opinion.exit and sellable and plan is not None and not plan.exiting:
         start_exit(step, market, "signal", 0)
     if plan is not None and plan.exiting:
-        wanted = PositionTarget(plan.goal_net, Urgency.TOUCH, f"exit: {plan.exiting}")
+        wanted = PositionTarget(plan.goal_net, Urgency.TOUCH, EXIT + plan.exiting)
         return _position_quotes(market, wanted)
     if market.intent is not None:
-        wanted = PositionTarget(market.intent.target_net, Urgency.TOUCH, f"intent {market.intent.intent_id}")
+        wanted = PositionTarget(market.intent.target_net, Urgency.TOUCH, INTENT + market.intent.intent_id)
         return _position_quotes(market, wanted)
     if allowed.mode is Mode.REDUCE_ONLY and market.position.net == 0:
         market.own.note = allowed.name
@@ -234,7 +239,7 @@ def _take(step: Step, market: Market, plan: ExitPlan, allowed: risk.Gate) -> lis
     limit = _limit_price(step, market, side)
     if step.now < market.held_off.get(f"{side.name.lower()} taking", 0):
         return [f"{side.name.lower()} venue refused"]
-    refused = step.cross(market, QuoteTarget(side, limit, size, f"exit: {plan.exiting}, taking"), allowed)
+    refused = step.cross(market, QuoteTarget(side, limit, size, f"{EXIT}{plan.exiting}, taking"), allowed)
     return [f"{side.name.lower()} {refused}"] if refused else []
 
 

@@ -9,7 +9,7 @@ from llm_maker.core import orders, risk
 from llm_maker.core.commands import AnyCommand, CancelOrder, Level, Notice, PlaceOrder, RequestAccount, TimeInForce
 from llm_maker.core.orders import Order, What
 from llm_maker.core.state import Halt, Market, State, refresh_exposure, reserved_shares
-from llm_maker.core.strategy import QuoteTarget, Strategy
+from llm_maker.core.strategy import Needs, QuoteTarget, Strategy
 from llm_maker.core.values import NS_PER_S, Leg, Side
 
 ACCOUNT_RETRY_NS = 5 * NS_PER_S
@@ -30,6 +30,11 @@ class Step:
         self.strategy = strategy
         self.now = now
         self.out: list[AnyCommand] = []
+
+    @property
+    def needs(self) -> Needs:
+        """What the strategy reads beyond the book."""
+        return self.strategy.needs(self.state.strategy_params)
 
     def notice(self, level: Level, code: str, text: str, instrument: str = "") -> None:
         self.out.append(Notice(level, code, text, instrument))

@@ -66,6 +66,14 @@ class View(msgspec.Struct):
     decision_id: str = ""
 
 
+class Needs(msgspec.Struct, frozen=True):
+    """What a strategy reads beyond the book, each worth its time on every look; what it does not read is left empty."""
+
+    places: bool = False
+    """`hazard`, `bid_ahead`, `ask_ahead` and `adverse`: our places in the queues are followed and fills are learned from."""
+    parity: bool = False
+
+
 class MarketView(msgspec.Struct):
     """All that a strategy may know of one market at one moment. To be read, never changed, never kept."""
 
@@ -86,7 +94,7 @@ class MarketView(msgspec.Struct):
     """Best price of ours resting or in flight on that side; 0 for none. For sticking to a queue place."""
     own_ask: int
     bid_depth: int
-    """Quantity in the three best levels when the top last changed; deeper changes are not seen in between."""
+    """Quantity of others in the three best levels when the top last changed; deeper changes are not seen in between."""
     ask_depth: int
     widen: float = 1.0
     """Asked for by risk (volatility, re-entry after a pull) and by the opinion: a factor on the half-spread."""
@@ -128,6 +136,10 @@ class Strategy(Protocol):
 
     def on_market(self, view: MarketView, own: Any, params: Any) -> list[Target]:
         """What is wanted on this market now; an empty list is "no orders". May update `own`, nothing else."""
+        ...
+
+    def needs(self, params: Any) -> Needs:
+        """What it reads under these params; may change with them."""
         ...
 
     def due(self, last_asked_ns: int, now: int, params: Any) -> bool:

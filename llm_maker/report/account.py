@@ -7,6 +7,7 @@ verdict (`quoting.md` 6.5). Time in which nothing was recorded, between two runs
 from __future__ import annotations
 
 import bisect
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
@@ -62,8 +63,8 @@ class Ratios(msgspec.Struct, frozen=True, kw_only=True):
     """Its price: that of the token that was bought or sold; price times size of a linear instrument. Merges are no trades."""
     equity_usd: float | None
     """Mean over time."""
-    turnover_per_day: float | None
-    """Turnover a day over the mean equity."""
+    turnover_share: float | None
+    """Turnover over the mean equity; a part of one, of the whole record."""
     per_share_cents: float | None
     """P&L over shares."""
     return_on_capital: float | None
@@ -106,7 +107,7 @@ class After(msgspec.Struct, frozen=True):
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True):
-    """The P&L at mid of the account, USD. At each horizon `capture + markout + inventory + unknown` and the rest add up to `pnl`."""
+    """The P&L at mid of an account, USD. At each horizon `capture + unknown + markout + inventory` and the rest are `pnl`."""
 
     pnl: float
     pnl_exit: float
@@ -164,19 +165,23 @@ KEYS: Mapping[str, Callable[[Fill], str]] = {
 def account(track: Track, seed: int = 0) -> Account:
     """Everything of one account. `seed` is that of the intervals' dice."""
     steps = _Steps(track)
-    columns = Columns(track, steps.of(track.fills), len(steps.ends))
+    columns = Columns(track, steps.of(track.fills), max(len(steps.ends), 1))
 
     def rows(key: Callable[[Fill], str]) -> list[Row]:
         groups = columns.by(key)
         largest = sorted(groups, key=lambda name: -groups[name].fills)[:MOST_INTERVALS]
         return [_row(name, group, columns.scale, steps, seed if name in largest else None) for name, group in groups.items()]
 
+    names = Counter(quoted.name for quoted in track.instruments.values())
+
     def market(row: Row) -> Row:
-        return msgspec.structs.replace(row, name=track.instruments[row.name].name, instrument=row.name)
+        name = track.instruments[row.name].name
+        told = name if names[name] == 1 else f"{name} [{row.name[-8:]}]"
+        return msgspec.structs.replace(row, name=told, instrument=row.name)
 
     by = {heading: rows(key) for heading, key in KEYS.items()}
-    names = {name for fill in track.fills for name, value in fill.terms.items() if value} - pnl.NOT_LEANING - {"opinion"}
-    leanings = {name: pnl.leaning(name) for name in sorted(names)}
+    terms = {term for fill in track.fills for term, value in fill.terms.items() if value} - pnl.NOT_LEANING - {"opinion"}
+    leanings = {term: pnl.leaning(term) for term in sorted(terms)}
     if any(fill.shift for fill in track.fills):
         leanings = {"opinion": pnl.agreement} | leanings
     ranked = sorted(track.refusals.items(), key=lambda item: (-item[1][1], item[0]))
@@ -212,7 +217,8 @@ class _Steps:
 
     def of(self, fills: Sequence[Fill]) -> list[int]:
         """The number of the step in which each was made; of one past the last point, the last."""
-        return [min(bisect.bisect_left(self.ends, fill.ts), len(self.ends) - 1) for fill in fills]
+        last = max(len(self.ends) - 1, 0)
+        return [min(bisect.bisect_left(self.ends, fill.ts), last) for fill in fills]
 
     def per_day(self, values: Sequence[float], seed: int, resamples: int = 2_000) -> Interval | None:
         """Their sum over the days."""
@@ -299,7 +305,7 @@ def _ratios(track: Track, steps: _Steps, seed: int) -> Ratios:
         shares=shares,
         turnover_usd=turnover,
         equity_usd=capital,
-        turnover_per_day=turnover / capital / steps.days if capital and capital > 0 else None,
+        turnover_share=turnover / capital if capital and capital > 0 else None,
         per_share_cents=100 * gained / shares if shares else None,
         return_on_capital=gained / capital if capital and capital > 0 else None,
         quoted_share=_mean(quoted),

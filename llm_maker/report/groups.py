@@ -66,9 +66,7 @@ class Columns:
         by_step = np.zeros(len(names) * self._steps, dtype=self._made.dtype)
         np.add.at(by_step, of * self._steps + self._step_of, self._made)
         rows = [[int(each) for each in row] for row in by_step.reshape(len(names), self._steps)]
-        count, captured, capture, made = (
-            sums(column) for column in (np.ones_like(of), self._captured, self._capture, self._made)
-        )
+        count, captured, capture, made = (sums(column) for column in (np.ones_like(of), self._captured, self._capture, self._made))
         shares = np.add.reduceat(self._shares[order], first)
         known, markout = ({h: sums(column) for h, column in columns.items()} for columns in (self._marked, self._markout))
         return {

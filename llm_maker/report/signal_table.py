@@ -1,144 +1,180 @@
 """What following a model's signals would have brought: by action, confidence and model, after spread and fee. From `Forecast`s.
 
-A signal is followed by taking: bought at the market's price plus half the spread and the taker fee, and marked at the mid a
-horizon later (left again at the touch it would cost the same once more), or held to what the share paid. Returns are in cents a
-share; the hit rate is how often the price moved the way the signal said, whatever the cost. What is not known yet is n/a.
-Signals on one event on one day count once for the interval (`quoting.md` 6.4): it is of the means by event and day.
+A signal is followed by taking: bought (or sold) at the market's price plus half the spread and the taker fee of that moment, and
+marked at the mid a horizon later, or held to what the share paid; who leaves at the touch pays half a spread and a fee once more.
+Returns are cents a share. The hit rate is before cost: how often the price went the signalled way where it went anywhere. What is
+not known is n/a. Signals on one event on one day are one observation (`quoting.md` 6.4): means and intervals are of event-days.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import bisect
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from llm_maker.core.skill import Forecast
-from llm_maker.core.values import expit
+from llm_maker.core.values import PPM, expit
 from llm_maker.report import metrics
 from llm_maker.report.metrics import Interval
+from llm_maker.report.paired import DAY_NS, HOUR_NS
+from llm_maker.report.pnl import confidence_bin
 from llm_maker.report.text_table import table
+from llm_maker.report.track import Sample, Track
 
-HORIZONS_S = (300, 3_600, 86_400)
 OUTCOME = 0
-_DAY_NS = 86_400 * 10**9
-_BINS = (0.5, 0.6, 0.7, 0.8, 0.9)
-_NAMES = {300: "5 min", 3_600: "1 h", 86_400: "1 d", OUTCOME: "outcome"}
+HORIZONS = {300: "5 min", 3_600: "1 h", 86_400: "1 d", OUTCOME: "outcome"}
+"""Seconds after the signal -> what it is called."""
+_DIRECTIONS = {"buy_yes": 1, "sell_no": 1, "buy_no": -1, "sell_yes": -1}
+_NEAR_NS = HOUR_NS
+"""A spread seen longer before or after a signal is not the spread that it would have paid."""
+
+Actions = Mapping[tuple[str, str], str]
+"""(decision, instrument) -> the action that was advised."""
 
 
-class Cell(msgspec.Struct, frozen=True):
+class Cost(msgspec.Struct, frozen=True):
+    """Of taking one share: half the spread, USD, and the fee, times p(1-p)."""
+
+    half_spread: float
+    fee_rate: float
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """One horizon of one group."""
 
-    n: int
-    """Signals whose price is known then."""
+    known: int
+    """Signals with a direction whose price is known then."""
+    moved: int
+    """Of them, where the price was another one then."""
     hits: Interval | None
-    """Part that moved the signalled way, with Wilson's limits; what did not move counts as no hit."""
-    cents: Interval | None
-    """Mean return a share if followed, after spread and fee; limits None where independent event-days are too few."""
-    mean_cents: float | None
+    """Part of those that went the signalled way, with Wilson's limits."""
+    cents: float | None
+    """Mean return of the event-days; None where no price or no cost is known."""
+    limits: Interval | None
+    """The same with 95 % limits; None where event-days are too few."""
     event_days: int
 
 
 class Group(msgspec.Struct, frozen=True):
-    """Signals of one kind."""
+    """Signals of one kind; cells by name of horizon."""
 
     heading: str
     name: str
     signals: int
-    cells: dict[int, Cell]
+    cells: dict[str, Cell]
 
 
-def side_of(f: Forecast) -> int:
-    """Which way a signal would have one trade: its bias, else the side of its disagreement with the market; 0: neither."""
-    if f.bias:
-        return f.bias
-    d = f.d if f.d is not None else 0.0
+def costs(track: Track) -> Callable[[Forecast], Cost | None]:
+    """What taking cost when a signal came: by the sample of its market nearest in time; None: none within an hour."""
+    books = {name: [s for s in samples if s.bid and s.ask] for name, samples in track.samples.items()}
+
+    def of(f: Forecast) -> Cost | None:
+        quoted, sample = track.instruments.get(f.instrument), _nearest(books.get(f.instrument, []), f.ts)
+        if quoted is None or sample is None:
+            return None
+        return Cost((sample.ask - sample.bid) / 2 / quoted.price_scale, quoted.taker_ppm / PPM)
+
+    return of
+
+
+def _nearest(samples: Sequence[Sample], ts: int) -> Sample | None:
+    at = bisect.bisect_left(samples, ts, key=lambda sample: sample.ts)
+    near = min(samples[max(at - 1, 0) : at + 1], key=lambda sample: abs(sample.ts - ts), default=None)
+    return near if near is not None and abs(near.ts - ts) <= _NEAR_NS else None
+
+
+def side_of(f: Forecast, action: str = "") -> int:
+    """Which way a signal would have one trade: its action's, else its bias, else that of its disagreement; 0: neither."""
+    if action in _DIRECTIONS or f.bias:
+        return _DIRECTIONS.get(action, f.bias)
+    d = f.d if f.d is not None else 0.0 if f.p_yes is None else f.p_yes - expit(f.x_market)
     return (d > 0) - (d < 0)
 
 
-def followed(f: Forecast, horizon_s: int, half_spread: float, fee_rate: float) -> tuple[bool, float] | None:
-    """(whether the price went the signalled way, return in cents a share); None where the price then is not known."""
-    side = side_of(f)
+def gain(f: Forecast, side: int, horizon_s: int) -> float | None:
+    """What a share went the signalled way, USD, before cost; None where the price then is not known."""
     then = f.outcome if horizon_s == OUTCOME else expit(f.later[horizon_s]) if horizon_s in f.later else None
-    if side == 0 or then is None:
-        return None
-    now = expit(f.x_market)
-    moved = side * (then - now)
-    return moved > 0, 100 * (moved - half_spread - fee_rate * now * (1 - now))
+    return None if then is None else side * (then - expit(f.x_market))
 
 
 def signal_table(
-    forecasts: Sequence[Forecast],
-    half_spread: float,
-    fee_rate: float,
-    seed: int = 0,
-    actions: dict[tuple[str, str], str] | None = None,
+    forecasts: Sequence[Forecast], cost: Callable[[Forecast], Cost | None], actions: Actions | None = None, seed: int = 0
 ) -> list[Group]:
-    """Groups by action, confidence and model. `half_spread` in USD, `fee_rate` times p(1-p) in USD a share.
-
-    `actions`: (decision, instrument) -> the action that was advised; without it the direction stands for it.
-    """
+    """Groups by action, confidence and model; members of an ensemble by model alone, for their words were not used as they are."""
     told = actions or {}
+
+    def action(f: Forecast) -> str:
+        return told.get((f.decision_id, f.instrument), "") if f.role == "used" else ""
+
     keys: dict[str, Callable[[Forecast], str]] = {
         "all": lambda f: "all",
-        "action": lambda f: told.get((f.decision_id, f.instrument)) or {1: "bullish", -1: "bearish", 0: "neutral"}[side_of(f)],
-        "confidence": lambda f: _bin(f.confidence),
-        "model": lambda f: f.model + (" (simulated)" if f.simulated and "simulated" not in f.model else ""),
+        "action": lambda f: action(f) or "not on record",
+        "confidence": lambda f: confidence_bin(f.confidence),
+        "model": lambda f: f.model,
     }
     found = []
     for heading, key in keys.items():
         groups: dict[str, list[Forecast]] = {}
         for f in forecasts:
-            groups.setdefault(key(f), []).append(f)
-        for name in sorted(groups):
-            cells = {h: _cell(groups[name], h, half_spread, fee_rate, seed) for h in (*HORIZONS_S, OUTCOME)}
-            found.append(Group(heading, name, len(groups[name]), cells))
+            if f.role == "used" or heading == "model":
+                groups.setdefault(key(f), []).append(f)
+        for name, group in sorted(groups.items()):
+            sided = [(f, side) for f in group if (side := side_of(f, action(f)))]
+            cells = {told_as: _cell(sided, horizon, cost, seed) for horizon, told_as in HORIZONS.items()}
+            found.append(Group(heading, name, len(group), cells))
     return found
 
 
-def lines(groups: Sequence[Group], half_spread: float, fee_rate: float) -> list[str]:
-    """For a terminal."""
-    told = [
-        f"signals if followed: cents a share after half a spread of {100 * half_spread:.2f}c and a fee of {fee_rate:g} x p(1-p)",
-        "the hit rate is before cost; [ ] is 95 %, by event and day; n/a: the price then is not known",
-        "",
-    ]
-    rows = [["", "signals", *(f"{_NAMES[h]}: {what}" for h in (*HORIZONS_S, OUTCOME) for what in ("hit", "cents"))]]
-    heading = ""
+def _cell(sided: Sequence[tuple[Forecast, int]], horizon_s: int, cost: Callable[[Forecast], Cost | None], seed: int) -> Cell:
+    gains = [(f, gained) for f, side in sided if (gained := gain(f, side, horizon_s)) is not None]
+    moved, hits = sum(1 for _, gained in gains if gained), sum(1 for _, gained in gains if gained > 0)
+    days: dict[tuple[str, int], list[float]] = {}
+    for f, gained in gains:
+        paid = cost(f)
+        if paid is not None:
+            now = expit(f.x_market)
+            cents = 100 * (gained - paid.half_spread - paid.fee_rate * now * (1 - now))
+            days.setdefault((f.event_id or f.instrument, f.ts // DAY_NS), []).append(cents)
+    means = [sum(values) / len(values) for values in days.values()]
+    return Cell(
+        known=len(gains),
+        moved=moved,
+        hits=metrics.wilson(hits, moved),
+        cents=sum(means) / len(means) if means else None,
+        # Event-days are independent: they are resampled one by one.
+        limits=metrics.bootstrap(means, block=1.0, seed=seed),
+        event_days=len(means),
+    )
+
+
+def lines(groups: Sequence[Group]) -> list[str]:
+    """For a terminal. Of a group only the horizons that are known, of all signals every one."""
+    head = ["", "signals", "horizon", "known", "went its way, of those that moved", "cents a share if followed", "event-days"]
+    rows, heading = [head], "all"
     for group in groups:
         if group.heading != heading:
             heading = group.heading
-            if heading != "all":
-                rows.append([f"by {heading}", *[""] * (len(rows[0]) - 1)])
-        cells = [text for h in (*HORIZONS_S, OUTCOME) for text in _texts(group.cells[h])]
-        rows.append([f"  {group.name}", str(group.signals), *cells])
-    return told + table(rows)
+            rows.append([f"by {heading}", *[""] * (len(head) - 1)])
+        told = [name for name, cell in group.cells.items() if cell.known or heading == "all"]
+        for n, name in enumerate(told or ["any"]):
+            first = [f"  {_short(group.name)}", str(group.signals)] if n == 0 else ["", ""]
+            rows.append([*first, name, *(_texts(group.cells[name]) if told else ("0", "n/a", "n/a", "0"))])
+    return [
+        "Signals if followed by taking: cents a share after half the spread and the fee at entry, marked at the mid then.",
+        "[ ] is 95 %, by event and day; the hit rate is before cost; n/a: the price then, or the spread at the signal, is unknown.",
+        "",
+        *(line.rstrip() for line in table(rows)),
+    ]
 
 
-def _texts(cell: Cell) -> tuple[str, str]:
-    if cell.n == 0 or cell.hits is None or cell.mean_cents is None:
-        return "n/a", "n/a"
-    hit = f"{cell.hits.value:.0%} of {cell.n}"
-    if cell.cents is None:
-        return hit, f"{cell.mean_cents:+.2f}"
-    return hit, f"{cell.cents.value:+.2f} [{cell.cents.low:+.2f}, {cell.cents.high:+.2f}]"
+def _texts(cell: Cell) -> tuple[str, str, str, str]:
+    hit = "n/a" if cell.hits is None else f"{cell.hits.value:.0%} [{cell.hits.low:.0%}, {cell.hits.high:.0%}] of {cell.moved}"
+    cents = "n/a" if cell.cents is None else f"{cell.cents:+.2f}"
+    if cell.limits is not None:
+        cents += f" [{cell.limits.low:+.2f}, {cell.limits.high:+.2f}]"
+    return str(cell.known), hit, cents, str(cell.event_days)
 
 
-def _cell(group: Sequence[Forecast], horizon_s: int, half_spread: float, fee_rate: float, seed: int) -> Cell:
-    hits, returns = 0, []
-    days: dict[tuple[str, int], list[float]] = {}
-    for f in group:
-        result = followed(f, horizon_s, half_spread, fee_rate)
-        if result is not None:
-            hits += result[0]
-            returns.append(result[1])
-            days.setdefault((f.event_id or f.instrument, f.ts // _DAY_NS), []).append(result[1])
-    means = [sum(values) / len(values) for values in days.values()]
-    mean = sum(returns) / len(returns) if returns else None
-    # Event-days are independent: they are resampled one by one.
-    return Cell(len(returns), metrics.wilson(hits, len(returns)), metrics.bootstrap(means, block=1.0, seed=seed), mean, len(means))
-
-
-def _bin(confidence: float) -> str:
-    low = max((edge for edge in _BINS if edge <= confidence), default=0.0)
-    high = min((edge for edge in _BINS if edge > confidence), default=1.0)
-    return f"{low:.1f}-{high:.1f}"
+def _short(name: str, limit: int = 40) -> str:
+    return name if len(name) <= limit else name[: limit - 1] + "…"

@@ -14,7 +14,7 @@ import msgspec
 
 from llm_maker.core import events as e
 from llm_maker.core.commands import AnyCommand, PlaceOrder
-from llm_maker.core.quote import effective
+from llm_maker.core.quote import EXIT, INTENT, effective
 from llm_maker.core.signals import Opinion
 from llm_maker.core.state import Market, State, acting
 from llm_maker.core.values import NS_PER_S, FeeCurve, Side, expit, logit
@@ -27,6 +27,9 @@ PATIENCE = 0.1
 SAMPLE_NS = 60 * NS_PER_S
 MOST_SAMPLES = 20
 """Markets sampled in one `sample_ns`, on the mean: more of them are looked at less often."""
+
+_MOST_STOOD = 10_000
+"""Orders remembered where no samples are taken; the core itself keeps fewer."""
 
 
 class PendingFill(msgspec.Struct, frozen=True):
@@ -77,12 +80,19 @@ class FillBook:
     def _placed(self, command: PlaceOrder) -> None:
         """A fill makes the strategy look again before we do: what made the price is kept from when it was sent."""
         market = self._state.markets[command.instrument]
-        self._stood[command.order_id] = _Stood(dict(_terms(market)), acting(self._state, market))
+        if len(self._stood) >= _MOST_STOOD:
+            self._forget()
+        self._stood[command.order_id] = _Stood(dict(_priced_by(market, command.reason)), acting(self._state, market))
+
+    def _forget(self) -> None:
+        """What stood beside orders that the core has forgotten goes."""
+        self._stood = {i: stood for i, stood in self._stood.items() if i in self._state.orders}
 
     def _filled(self, ts: int, event: e.OrderFilled) -> list[Row]:
         market = self._state.markets[event.instrument]
         stood = self._stood.get(event.order_id)
-        terms = stood.terms if stood is not None else _terms(market)
+        order = self._state.orders.get(event.order_id)
+        terms = stood.terms if stood is not None else _priced_by(market, order.reason if order is not None else "")
         opinion = acting(self._state, market)
         if opinion is None and market.opinion is None and stood is not None:
             opinion = stood.opinion  # this very fill has ended the exit that it asked for
@@ -135,7 +145,7 @@ class FillBook:
         state = self._state
         shown = [m for m in state.markets.values() if m.quoted or m.position.net]
         self._next_sample = ts + self._sample_ns * max(1, -(-len(shown) // MOST_SAMPLES))
-        self._stood = {i: stood for i, stood in self._stood.items() if i in state.orders}
+        self._forget()
         return [self._sample(market, ts) for market in shown]
 
     def _sample(self, market: Market, ts: int) -> Row:
@@ -203,6 +213,11 @@ def _terms(market: Market) -> dict[str, float]:
     """What the strategy says made its last prices; a strategy that says nothing has none."""
     terms: dict[str, float] = getattr(market.own, "terms", {})
     return terms
+
+
+def _priced_by(market: Market, reason: str) -> Mapping[str, float]:
+    """The terms behind an order of this reason: exits and intents are priced by the touch, whatever the strategy last said."""
+    return {} if reason.startswith((EXIT, INTENT)) else _terms(market)
 
 
 def _mid2(market: Market) -> int | None:

@@ -19,7 +19,7 @@ and have no mirror: `parity` and `decay`.
 
 from __future__ import annotations
 
-from llm_maker.core.strategy import MarketView, QuoteTarget, Target
+from llm_maker.core.strategy import MarketView, Needs, QuoteTarget, Target
 from llm_maker.core.values import Side, ceil_to_grid, floor_to_grid
 from llm_maker.strategy.fair import valuation
 from llm_maker.strategy.params import MakerParams, MakerState
@@ -34,6 +34,10 @@ class Maker:
     name = "maker"
     params_type = MakerParams
     state_type = MakerState
+
+    def needs(self, params: MakerParams) -> Needs:
+        inventory = params.quoting == "inventory"
+        return Needs(places=inventory and params.terms.table, parity=inventory and params.terms.parity)
 
     def due(self, last_asked_ns: int, now: int, params: MakerParams) -> bool:
         return now - last_asked_ns >= params.interval_ns

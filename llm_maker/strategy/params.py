@@ -17,8 +17,10 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """Widen by the measured 60 s markout of our own fills (`quoting.md` 2.3)."""
     flow: bool = False
     """Lean fair value with the signed taker flow (1.1); only where the venue's aggressor side has been audited."""
-    parity: bool = True
-    """Project the outcomes of one event, of which exactly one pays, onto a sum of 1 (1.3)."""
+    parity: bool = False
+    """Project the outcomes of one event, of which exactly one pays, onto a sum of 1 (1.3).
+
+    Off: it leans to selling, on the same word of the listing that the cap of the event trusts, and its worth is not measured."""
     decay: bool = False
     """Let a "by date" market drift to NO while nothing happens (1.2)."""
     table: bool = False

@@ -3,7 +3,7 @@
     L * (1 - max(0, s q / q_max)), nothing from the soft cap on (`quoting.md` 3); with the terms that are on:
     taper   the adding part falls linearly from all of it, `taper_ns` before the end, to a quarter at the reduce-only hour
     unwind  after the fill the whole position is no more than the visible book takes back at a mean price within
-            `unwind_max_ticks` of the micro-price. The taker's fee is left out: it is about the same for every share, so it says
+            `unwind_max_ticks` of the mid. The taker's fee is left out: it is about the same for every share, so it says
             whether to quote a market at all, not how much; what size changes is how deep the exit has to reach.
 
 Neither touches what reduces a position.
@@ -15,6 +15,7 @@ from llm_maker.core.strategy import MarketView
 from llm_maker.core.values import Side
 from llm_maker.strategy.fair import tick
 from llm_maker.strategy.params import MakerParams
+from llm_maker.strategy.touch import others
 
 EXIT_LEVELS = 5
 """Of the book, read for the way out; what lies deeper is not counted on."""
@@ -63,15 +64,17 @@ def _tapered(view: MarketView, side: Side, wanted: float, params: MakerParams) -
 def leavable(view: MarketView, side: Side, params: MakerParams) -> float:
     """The largest position of a side's sign that the best levels of the book take back at a bearable mean price, quantity units.
 
-    Mean price against the micro-price, without our own orders and without fees. The mean only gets worse with depth, so the
-    walk ends in the level where it reaches the bound.
+    Mean price against the middle of the others' best prices, without our own orders and without fees. The micro-price would
+    not do where the book shows our orders: it moves with them, so an order would shrink itself, come back, and shrink again. The
+    mean only gets worse with depth, so the walk ends in the level where it reaches the bound.
     """
     bound = params.unwind_max_ticks * tick(view)
     own = view.shown_bids if side is Side.BUY else view.shown_asks
+    mid = (others(view, Side.BUY)[0] + others(view, Side.SELL)[0]) / 2
     taken = cost = 0.0
-    for price, there in view.book.top(side, EXIT_LEVELS):
-        qty = float(there - min(there, own.get(price, 0)))
-        worse = side * (view.estimators.fair - price)
+    levels = [(price, there - own.get(price, 0)) for price, there in view.book.top(side, EXIT_LEVELS + len(own))]
+    for price, qty in [(price, float(left)) for price, left in levels if left > 0][:EXIT_LEVELS]:
+        worse = side * (mid - price)
         if worse > bound:
             slack = bound * taken - cost
             if slack <= 0.0:

@@ -17,7 +17,7 @@ from llm_maker.core.events import Event, SignalsReceived
 from llm_maker.core.orders import Order, Status
 from llm_maker.core.params import Params, RiskParams, SignalParams, SlowParams
 from llm_maker.core.state import Market, State
-from llm_maker.core.strategy import MarketView, QuoteTarget, Target
+from llm_maker.core.strategy import MarketView, Needs, QuoteTarget, Target
 from llm_maker.core.values import CASH_PER_USD, NS_PER_MS, NS_PER_S, FixedGrid, Instrument, InstrumentId, Kind, Leg, Liquidity, Side
 
 T0 = 1_767_225_600 * NS_PER_S
@@ -86,6 +86,9 @@ class Scripted:
 
     def due(self, last_asked_ns: int, now: int, params: Wants) -> bool:
         return now - last_asked_ns >= params.interval_ns
+
+    def needs(self, params: Wants) -> Needs:
+        return Needs(places=True, parity=True)
 
     def on_market(self, view: MarketView, own: Own, params: Wants) -> list[Target]:
         return [QuoteTarget(Side(side), price, qty, "scripted") for side, price, qty in params.quotes]

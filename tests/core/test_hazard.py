@@ -12,7 +12,7 @@ from llm_maker.core import events as ev
 from llm_maker.core import places
 from llm_maker.core.hazard import MAX_EXPOSURE_S, PRIOR, Hazard, features, key
 from llm_maker.core.values import NS_PER_S, FixedGrid, Side
-from llm_maker.strategy.params import MakerParams
+from llm_maker.strategy.params import MakerParams, Terms
 from tests.core.builders import SHARE, Rig, binary, linear
 from tests.core.test_checkpoint import World, account_params
 
@@ -305,14 +305,12 @@ def test_a_checkpoint_of_before_there_was_any_of_this_still_loads():
     assert other.state.hazards == {} and other.market().resting == {}
 
 
-def test_learning_decides_nothing_while_the_table_is_off(monkeypatch):
-    """The same seeded run, faults and signals in it, with learning and with none: every command of every event."""
+def test_places_are_followed_and_fills_learned_from_only_while_the_table_reads_them():
+    """The same seeded run, faults and signals in it."""
     seed = 3
     print(f"seed {seed}")
-    learned = World(seed, {"a": (account_params(), MakerParams())}).run(2_500)
-    for name in ("look", "on_print", "on_fill"):
-        monkeypatch.setattr(places, name, lambda *_: None)
-    ignorant = World(seed, {"a": (account_params(), MakerParams())}).run(2_500)
-    assert learned.engines["a"].state.hazards and not ignorant.engines["a"].state.hazards
-    assert learned.engines["a"].state.counts.placed > 10
-    assert [out for _, _, out in learned.logs["a"]] == [out for _, _, out in ignorant.logs["a"]]
+    for table in (False, True):
+        world = World(seed, {"a": (account_params(), MakerParams(terms=Terms(table=table)))}).run(2_500)
+        state = world.engines["a"].state
+        kept = [state.hazards, *(m.resting for m in state.markets.values()), *(m.lessons for m in state.markets.values())]
+        assert state.counts.fills and any(kept) is table

@@ -61,7 +61,7 @@ def leg(name, **changes):
 
 def event(*mids, maker=None, half=200, **changes):
     """A rig of one event with a leg for each mid, spread twice `half`, its name the position in the alphabet."""
-    rig = Rig(strategy=Maker(), wants=maker or MakerParams())
+    rig = Rig(strategy=Maker(), wants=maker or MakerParams(terms=Terms(parity=True)))
     rig.listed(*(leg("abcdef"[n], **changes) for n in range(len(mids))))
     rig.send(ev.Started(1, False), ev.AccountSnapshot((), ()))
     for n, mid in enumerate(mids):
@@ -100,7 +100,7 @@ def test_a_sum_below_one_asks_for_more_and_the_strategy_knows_where_to_believe_i
     assert sum(corrections(rig)) == pytest.approx(100.0)
     rig.run(1)
     assert rig.market("a").own.terms["parity"] == 0.0
-    named = event(5000, 3000, 1900, maker=MakerParams(complete_events=("E",)))
+    named = event(5000, 3000, 1900, maker=MakerParams(complete_events=("E",), terms=Terms(parity=True)))
     named.run(1)
     assert named.market("a").own.terms["parity"] == pytest.approx(corrections(named)[0], abs=1 / 64)
     assert corrections(named)[0] > 40
@@ -112,7 +112,7 @@ def test_a_leg_that_says_nothing_makes_the_list_incomplete(how):
     assert sum(corrections(rig)) == pytest.approx(300.0)
     silence(rig, "d", how)
     assert corrections(rig)[:3] == [0.0, 0.0, 0.0]
-    above = event(6000, 3000, 2000, 700)
+    above = event(5300, 3000, 2000, 300)
     silence(above, "d", how)
     moved = corrections(above)
     assert all(m < 0 for m in moved[:3]), "above 1 it is too much whatever the silent one says"
@@ -137,12 +137,12 @@ def test_asks_that_sum_to_less_than_one_are_not_all_there_are():
 
 
 def test_a_resolved_leg_is_certain():
-    rig = event(6000, 3700, 2500)
-    assert sum(corrections(rig)) < -300
+    rig = event(6000, 3700, 500)
+    assert sum(corrections(rig)) == pytest.approx(-200.0)
     rig.market("c").resolved = 0
     assert sum(corrections(rig)[:2]) == pytest.approx(300.0), "the others are worth all of it"
     rig.market("b").resolved = 10_000
-    assert corrections(rig)[0] == -200.0, "and nothing once one has won, but no further than its own book"
+    assert corrections(rig)[0] == 0.0, "who bids for another once one has won knows that several can"
 
 
 def test_markets_that_stand_alone_or_do_not_exclude_one_another_are_left_alone():

@@ -185,12 +185,13 @@ def test_the_kill_file_stops_and_only_a_person_brings_trading_back(tmp_path):
     assert result["clean_stop"] is True and "kill" in result["halted_by"]
     (home / "KILL").unlink()
     again = start(home)
-    time.sleep(1.0)
-    assert again.poll() is None, again.communicate()[1]
-    asked = subprocess.run(
-        [sys.executable, "-m", "llm_maker", "resume", "--home", str(home)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert asked.returncode == 0, asked.stderr
+    resume = [sys.executable, "-m", "llm_maker", "resume", "--home", str(home)]
+
+    def resumed() -> bool:
+        assert again.poll() is None, again.communicate()[1]
+        return subprocess.run(resume, cwd=ROOT, capture_output=True, text=True, check=False).returncode == 0
+
+    wait_until(resumed, "the daemon to listen")
     before = lines_of(home)
     wait_until(lambda: lines_of(home) > before + 5, "orders after resume")
     again.send_signal(signal.SIGTERM)

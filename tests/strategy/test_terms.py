@@ -277,12 +277,12 @@ def test_nothing_is_entered_that_the_visible_book_would_not_take_back(below, abo
 
 
 def mean_cost(view, side, position):
-    """What a share gives up against fair on the mean when the position is sold into the book; infinite where it cannot be."""
+    """What a share gives up against the mid on the mean when the position is sold into the book; infinite where it cannot be."""
     left, cost = position, 0.0
     levels = sorted((view.book.bids if side is BUY else view.book.asks).items(), reverse=side is BUY)
     for price, qty in levels:
         part = min(left, qty)
-        cost, left = cost + part * side * (view.estimators.fair - price), left - part
+        cost, left = cost + part * side * ((view.book.best_bid + view.book.best_ask) / 2 - price), left - part
     return cost / position if left == 0 else math.inf
 
 
@@ -392,7 +392,7 @@ def test_off_is_as_if_it_were_not_there():
 
 
 def test_what_is_off_by_default():
-    assert [name for name in NONE if getattr(Terms(), name)] == ["toxicity", "parity", "reward", "rebate"]
+    assert [name for name in NONE if getattr(Terms(), name)] == ["toxicity", "reward", "rebate"]
 
 
 SYMMETRIC = ("toxicity", "flow", "unwind", "taper", "kelly")
@@ -472,7 +472,7 @@ def test_the_recorded_parts_sum_to_the_prices(net, shift, target, z, asked, toxi
 def test_each_part_by_hand():
     view = flowing(1.0, net=60, opinion=View(shift=math.log(0.51 / 0.49), target_net=20 * SHARE), parity=-12.0, toxicity=30.0)
     own = MakerState()
-    Maker().on_market(view, own, MakerParams(terms=Terms(flow=True)))
+    Maker().on_market(view, own, MakerParams(terms=Terms(flow=True, parity=True)))
     wanted = {"opinion": 100, "flow": 25, "parity": -12, "decay": 0, "target": 35, "skew": -105, "half": 100, "toxicity": 30}
     assert own.terms == pytest.approx(wanted, abs=0.02)
     terms = only("unwind", "taper")
