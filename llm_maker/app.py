@@ -41,7 +41,7 @@ from llm_maker.runtime.journal_writer import JournalLimits, JournalWriter
 from llm_maker.runtime.ledger import Ledger
 from llm_maker.runtime.locks import Lock, lock_home, lock_wallet
 from llm_maker.runtime.logs import Recorder
-from llm_maker.runtime.loop import Account, Session
+from llm_maker.runtime.loop import Account, Session, fault_of
 from llm_maker.runtime.replay import OF_A_FEED, OF_A_VENUE
 from llm_maker.runtime.timeline import Ticker, Timeline
 from llm_maker.strategy.maker import Maker
@@ -364,8 +364,8 @@ class Daemon:
                 if abort.done():
                     return
                 for task in ports:
-                    if task.done() and not task.cancelled() and task.exception() is not None:
-                        raise RuntimeError(f"{task.get_name()} died") from task.exception()
+                    if (cause := fault_of(task)) is not None:
+                        raise RuntimeError(f"{task.get_name()} died of {type(cause).__name__}: {cause}") from cause
                 stop_asked = self._stop_asked
                 if stop_asked and time.monotonic() - stop_asked > (STOP_LIVE_SECONDS if self.live else STOP_WALL_SECONDS):
                     return

@@ -73,6 +73,10 @@ def faults(home: Path = HERE, secrets: Sequence[str] = ()) -> Iterator[None]:
         yield
     except (typer.Exit, ClickException):
         raise
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough; what Python still wants to flush at its end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
     except Exception as fault:
         text = hidden(" ".join(str(fault).split())) or type(fault).__name__
         code = _code(fault)
@@ -96,7 +100,7 @@ def _code(fault: BaseException) -> int | None:
 
     if isinstance(fault, Refused | ConfigError | AlreadyRunning | LockUnavailable | LedgerUnreadable | TapeError | JournalDamaged):
         return BAD_USAGE
-    if isinstance(fault, JournalError | LedgerError | ReplayDiffers | OSError | AssertionError | RuntimeError):
+    if isinstance(fault, JournalError | LedgerError | ReplayDiffers | OSError):
         return FAILED
     return None
 

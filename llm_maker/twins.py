@@ -43,7 +43,6 @@ from llm_maker.runtime.journal import Checkpoint, JournalDamaged, find_latest
 from llm_maker.runtime.journal import files as journal_files
 from llm_maker.runtime.journal_reader import read_journal
 from llm_maker.runtime.journal_writer import JournalLimits, JournalWriter
-from llm_maker.runtime.ledger import LedgerError
 from llm_maker.runtime.logs import Recorder
 from llm_maker.runtime.loop import Account
 from llm_maker.runtime.replay import OF_A_FEED
@@ -54,7 +53,7 @@ from llm_maker.tuning import maker_params
 from llm_maker.venues.paper.exchange import Exchange
 from llm_maker.world import Refused, exchange_params
 
-NO_START = (*FAULTS, JournalDamaged, LedgerError, Refused)
+NO_START = (*FAULTS, JournalDamaged, Refused)
 """All that can keep a shadow from its journal: what a home is refused for, and every bug of ours."""
 TWIN, PLACEBO, COPY = "twin", "placebo", "main-paper"
 ASIDE = "aside-"

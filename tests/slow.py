@@ -11,6 +11,8 @@ from typing import Any
 
 from llm_maker import app
 from llm_maker.config import load
+from llm_maker.core.commands import RequestSignals
+from llm_maker.core.events import SignalsFailed, SignalsReceived, SignalsSkipped
 from llm_maker.keys import KEY_OF, Secrets
 from llm_maker.llm.providers import PROVIDERS
 from llm_maker.runtime.journal import files
@@ -52,6 +54,14 @@ class Run:
         journals = files(self.daemon.account.journal.path.parent, self.daemon.config.account)
         entries = (entry for path in journals for entry in JournalReader(path))
         return [entry.event for entry in entries if isinstance(entry.event, kind)]
+
+    @property
+    def unanswered(self) -> int:
+        """Requests that the end of the run cut off: the server has seen them, and nobody waits for their answers."""
+        journals = files(self.daemon.account.journal.path.parent, self.daemon.config.account)
+        entries = [entry for path in journals for entry in JournalReader(path)]
+        asked = sum(isinstance(command, RequestSignals) for entry in entries for command in entry.commands)
+        return asked - sum(isinstance(entry.event, SignalsReceived | SignalsFailed | SignalsSkipped) for entry in entries)
 
     def kept(self, key: str) -> Any:
         """A value of the ledger's risk state."""

@@ -6,6 +6,8 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -232,3 +234,12 @@ def test_a_shadow_belongs_to_the_account_of_its_own_venue_and_wallet(homes):
         tracks = gather(homes / "one").tracks
         tracks[1].label |= label
         assert compared(tracks) == []
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault(homes):
+    """`report | head`: the pipe closes before all is written."""
+    command = [sys.executable, "-m", "llm_maker", "report", "--home", str(homes / "one")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert (process.wait(60), process.stderr.read()) == (0, b"")

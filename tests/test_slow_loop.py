@@ -93,9 +93,11 @@ async def test_an_ensemble_goes_on_without_the_one_that_fails(tmp_path: Path):
     spent = run.daemon.result()["llm_cost_usd"]
     assert spent == pytest.approx(sum(line["cost_usd"] for line in lines)) and spent > 0
     kept = Decimal(json.loads(run.kept("llm_budget"))["spent_usd"])
-    assert spent == pytest.approx(float(kept), abs=1e-5), "what the ledger of the budget says is what was booked"
+    cut_off = run.unanswered
+    # Of a question that the end cut off nobody knows the price: the ledger of the budget has the dearest it may have had.
+    assert float(kept) == pytest.approx(spent, abs=1e-5) if not cut_off else float(kept) > spent
     tape = Cassette.read(tmp_path / "tapes" / "one.jsonl")
-    assert len(tape.exchanges) == len(server.seen) and {e.error for e in tape.exchanges} == {"", "overload"}
+    assert 0 <= len(server.seen) - len(tape.exchanges) <= 3 * cut_off and {e.error for e in tape.exchanges} == {"", "overload"}
     assert set(tape.models()) == {"openai/gpt-6-luna", "anthropic/claude-haiku-5-5", "gemini/gemini-3.1-flash-lite"}
     asked = server.seen[0]
     words = (asked.system, asked.user, asked.schema or {})
@@ -182,7 +184,8 @@ async def test_the_bandit_tries_every_prompt(tmp_path: Path):
         run = await play(tmp_path, OFTEN | own | single("openai", server), until=90.0)
     assert server.violations == []
     assert {seen.system.split(".")[0] for seen in server.seen} == {"You are calm", "You are bold"}
-    assert all(len(line["members"]) == 1 for line in run.answered) and len(run.answered) == len(server.seen) > 5
+    assert all(len(line["members"]) == 1 for line in run.answered) and len(run.answered) > 5
+    assert 0 <= len(server.seen) - len(run.answered) <= run.unanswered <= 1
     versions = {line["prompt_version"]: line["model"] for line in run.answered}
     assert sorted(versions.values()) == ["openai/gpt-6-luna#bold", "openai/gpt-6-luna#calm"]
 

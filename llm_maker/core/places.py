@@ -83,7 +83,7 @@ def own_place(state: State, market: Market, side: Side, price: int) -> int:
 
 
 def look(state: State, market: Market, now: int) -> None:
-    """At every look of a strategy that reads places: follow the queues, book the exposure of the last second, settle the markouts that are due."""
+    """At every look of a strategy that reads places: follow the queues, book the last second's exposure, settle due markouts."""
     if market.lessons:
         _settle(state, market, now)
     if not market.live and not market.resting:

@@ -155,6 +155,13 @@ class Account:
             self.venue.put(command)
 
 
+def fault_of(task: asyncio.Task[None]) -> BaseException | None:
+    """What ended a task that nobody has stopped: a client that cancels itself is as dead as one that raises; None: it runs."""
+    if not task.done():
+        return None
+    return asyncio.CancelledError("cancelled by itself") if task.cancelled() else task.exception()
+
+
 class Beside(Protocol):
     """A paper account beside the others: hears every event after they have acted on it, and harms none of them."""
 

@@ -50,6 +50,10 @@ OF_A_VENUE: frozenset[type[Event]] = OF_A_FEED | _OF_ACCOUNTS
 """What a live feed says, and a live venue."""
 
 
+_SHOWN = 300
+"""Characters of a value that differs."""
+
+
 class ReplayDiffers(Exception):
     """The engine of this build decides otherwise than the journal says; names the line's sequence and both commands."""
 
@@ -94,8 +98,21 @@ def compare(entry: Entry, made: list[AnyCommand]) -> None:
         return
     for number, (old, new) in enumerate(zip(entry.commands, made, strict=False)):
         if old != new:
-            raise ReplayDiffers(f"entry {entry.seq}, command {number}: recorded {old}, now {new}")
+            raise ReplayDiffers(f"entry {entry.seq}, command {number}: {_difference(old, new)}")
     raise ReplayDiffers(f"entry {entry.seq}: recorded {len(entry.commands)} commands, now {len(made)}")
+
+
+def _difference(old: object, new: object, name: str = "") -> str:
+    """Where two values part, down to the first field: a question to the model alone would fill a page."""
+    if type(old) is type(new):
+        fields = getattr(old, "__struct_fields__", ())
+        parts = [(f"{name or type(old).__name__}.{field}", getattr(old, field), getattr(new, field)) for field in fields]
+        if isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):
+            parts = [(f"{name}[{n}]", mine, other) for n, (mine, other) in enumerate(zip(old, new, strict=True))]
+        for where, mine, other in parts:
+            if mine != other:
+                return _difference(mine, other, where)
+    return f"{name + ': ' if name else ''}recorded {str(old)[:_SHOWN]}, now {str(new)[:_SHOWN]}"
 
 
 def catch_up(

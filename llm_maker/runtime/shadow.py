@@ -18,13 +18,14 @@ from llm_maker.core.values import NS_PER_S
 from llm_maker.port import Simulator
 from llm_maker.runtime.journal import JournalError
 from llm_maker.runtime.journal_writer import JournalWriter
+from llm_maker.runtime.ledger import LedgerError
 from llm_maker.runtime.loop import Account, Recorder
 
 STOP_PATIENCE_NS = 5 * NS_PER_S
 """Market time that a run whose main has stopped still waits for a shadow."""
 FAULTS = (
-    ArithmeticError, AssertionError, AttributeError, JournalError, LookupError, OSError, RuntimeError, TypeError, ValueError,
-    msgspec.MsgspecError,
+    ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, ImportError, JournalError, LedgerError, LookupError,
+    NameError, OSError, RuntimeError, StopIteration, TypeError, ValueError, msgspec.MsgspecError,
 )  # fmt: skip
 """All that a bug of ours, or the disk, can raise in a shadow; the end of the process and memory running out are not among them."""
 _NO_FEEDS: list[Simulator] = []

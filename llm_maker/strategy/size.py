@@ -73,8 +73,8 @@ def leavable(view: MarketView, side: Side, params: MakerParams) -> float:
     mid = (others(view, Side.BUY)[0] + others(view, Side.SELL)[0]) / 2
     taken = cost = 0.0
     levels = [(price, there - own.get(price, 0)) for price, there in view.book.top(side, EXIT_LEVELS + len(own))]
-    for price, qty in [(price, float(left)) for price, left in levels if left > 0][:EXIT_LEVELS]:
-        worse = side * (mid - price)
+    for price, left in [level for level in levels if level[1] > 0][:EXIT_LEVELS]:
+        qty, worse = float(left), side * (mid - price)
         if worse > bound:
             slack = bound * taken - cost
             if slack <= 0.0:

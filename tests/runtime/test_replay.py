@@ -100,7 +100,7 @@ def test_other_parameters_in_the_checkpoint_decide_otherwise(recorded, tmp_path)
     state["params"]["signals"]["base_milli"] //= 2
     header = msgspec.structs.replace(reader.header, state=msgspec.Raw(msgspec.json.encode(state)))
     engine = engine_from(header, STRATEGIES)
-    with pytest.raises(ReplayDiffers, match=r"entry \d+, command \d+: recorded PlaceOrder"):
+    with pytest.raises(ReplayDiffers, match=r"entry \d+, command \d+: PlaceOrder\.\w+: recorded \S+, now"):
         for entry in reader:
             compare(entry, engine.on_event(entry.ts, entry.event))
 
