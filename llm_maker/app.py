@@ -194,7 +194,7 @@ class Daemon:
             on_notice=self._notice,
             on_failure=self._log_failed,
             max_bytes=_bytes(self.config.logging.decisions_max_mb),
-            difference=self.twins.difference_usd,
+            difference=self.twins.measured,
         )
 
     @property

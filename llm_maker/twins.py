@@ -39,6 +39,7 @@ from llm_maker.core.values import NS_PER_S, usd
 from llm_maker.core.worth import equity
 from llm_maker.hearsay import Answers, Dealer, PersonOnly
 from llm_maker.runtime.daemon_log import DaemonLog
+from llm_maker.runtime.hourly import Hourly
 from llm_maker.runtime.journal import Checkpoint, JournalDamaged, find_latest
 from llm_maker.runtime.journal import files as journal_files
 from llm_maker.runtime.journal_reader import read_journal
@@ -127,6 +128,7 @@ class Twins:
         self._wanted = wanted
         self._kept: dict[str, _Kept] = {}
         self._main: Account | None = None
+        self._hourly = Hourly()
 
     @property
     def accounts(self) -> int:
@@ -325,7 +327,21 @@ class Twins:
 
     def difference_usd(self) -> float | None:
         found = self.difference()
+        if found is not None and self._main is not None:
+            self._hourly.look(self._main.engine.state.now, found)
         return None if found is None else usd(found)
+
+    def interval_usd(self) -> tuple[float, float] | None:
+        """95 % limits of `difference_usd`, by how much it moves in an hour; None where the hours are too few."""
+        found, kept = self.difference(), self._kept.get(TWIN)
+        if found is None or kept is None or kept.base is None or self._main is None:
+            return None
+        half = self._hourly.half(self._main.engine.state.now - kept.base.since_ns)
+        return None if half is None else (usd(round(found - half)), usd(round(found + half)))
+
+    def measured(self) -> tuple[float | None, tuple[float, float] | None]:
+        """Both, for the decision log."""
+        return self.difference_usd(), self.interval_usd()
 
     def told(self) -> dict[str, Any] | None:
         """For `status` and the result of a run; None where there is no twin. A verdict is the report's, with its interval."""
@@ -336,6 +352,7 @@ class Twins:
         return {
             "against": COPY if self._around.config.mode == "live" else self._around.place.account,
             "difference_usd": self.difference_usd(),
+            "interval_usd": self.interval_usd(),
             "days": 0.0 if began is None else round((self._main.engine.state.now - began.since_ns) / NS_PER_S / 86_400, 4),
             "verdict_days": VERDICT_DAYS,
             "paper_money": True,

@@ -24,7 +24,8 @@ SMALL = {"paper.markets": 3}
 """As much of a market as a test of the slow loop needs."""
 DECISION = {
     "timestamp", "decision_id", "model", "prompt_version", "num_signals", "signals", "portfolio_state", "reason", "latency_ms",
-    "tokens", "cost_usd", "twin_difference_usd", "outcome", "note", "fallback", "signals_simulated", "signals_invalid", "members",
+    "tokens", "cost_usd", "twin_difference_usd", "twin_interval_usd", "outcome", "note",
+    "fallback", "signals_simulated", "signals_invalid", "members",
     "account", "venue", "mode", "simulated",
 }  # fmt: skip
 """The keys of every line of llm_decisions.jsonl."""

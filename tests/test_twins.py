@@ -130,7 +130,7 @@ def test_the_copy_is_main_and_hears_its_answers(tmp_path: Path, monkeypatch: pyt
     assert names == {"main", *ALL}
     decided = [json.loads(line) for line in (tmp_path / "logs" / "llm_decisions.jsonl").read_text().splitlines()]
     assert {line["account"] for line in decided} == {"main"} and len(decided) == told["decisions"]
-    assert isinstance(decided[-1]["twin_difference_usd"], float)
+    assert isinstance(decided[-1]["twin_difference_usd"], float) and "twin_interval_usd" in decided[-1]
 
 
 def test_the_placebo_deals_each_opinion_to_another_market(tmp_path: Path):

@@ -196,6 +196,8 @@ def _twin(twin: Answer) -> str:
     gained, days = twin["difference_usd"], twin["days"]
     still = [f"{name} {a['mode'].upper()}: {a['why']}" for name, a in twin["accounts"].items() if a["mode"] != "active"]
     worth = "nothing to compare" if gained is None else f"{twin['against']} {money(gained, signed=True)} against it"
+    if twin["interval_usd"] is not None:
+        worth += f" [{', '.join(money(limit, signed=True) for limit in twin['interval_usd'])}]"
     doubt = f", no verdict under {twin['verdict_days']}" if days < twin["verdict_days"] else ""
     return "; ".join([f"{worth}, model cost paid, over {number(round(days, 2))} days{doubt} (paper)", *still])
 

@@ -21,6 +21,8 @@ from llm_maker.core.values import expit, usd
 from llm_maker.runtime.line_log import iso
 
 MAX_REQUESTS = 64
+Ahead = Callable[[], tuple[float | None, tuple[float, float] | None]]
+"""A difference and its 95 % limits, USD."""
 Facts = Callable[[str], dict[str, Any]]
 """Request id -> latency_ms, tokens, ... of the call; empty where there was none."""
 
@@ -28,7 +30,7 @@ Facts = Callable[[str], dict[str, Any]]
 class DecisionLines:
     """Of one account; remembers the requests whose answers are still to come."""
 
-    def __init__(self, state: State, facts: Facts, difference: Callable[[], float | None]) -> None:
+    def __init__(self, state: State, facts: Facts, difference: Ahead) -> None:
         self._state, self._facts, self._difference = state, facts, difference
         self._requests: dict[str, RequestSignals] = {}
 
@@ -74,6 +76,7 @@ class DecisionLines:
         """One line of llm_decisions.jsonl; every line has the same keys."""
         request = self._requests.pop(request_id, None)
         call = self._facts(request_id)
+        ahead, limits = self._difference()
         return {
             "decision_id": "",
             "model": "",
@@ -85,7 +88,8 @@ class DecisionLines:
             "latency_ms": call.get("latency_ms"),
             "tokens": call.get("tokens"),
             "cost_usd": usd(cost),
-            "twin_difference_usd": self._difference(),
+            "twin_difference_usd": ahead,
+            "twin_interval_usd": limits,
             "outcome": "",
             "note": "",
             "fallback": self._state.slow.fallback,

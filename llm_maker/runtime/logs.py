@@ -18,7 +18,7 @@ from llm_maker.core.skill import HORIZONS_S, skill_key
 from llm_maker.core.state import Market, State
 from llm_maker.core.values import NS_PER_S, Instrument, Leg, Side, leg_price, leg_side, usd
 from llm_maker.core.worth import equity, exit_equity
-from llm_maker.runtime.decision_lines import DecisionLines, Facts
+from llm_maker.runtime.decision_lines import Ahead, DecisionLines, Facts
 from llm_maker.runtime.fill_book import MARKOUTS_S, SAMPLE_NS, FillBook, Roll
 from llm_maker.runtime.forecasts import ForecastBook
 from llm_maker.runtime.ledger import Ledger
@@ -27,7 +27,7 @@ from llm_maker.runtime.memory import Memory
 from llm_maker.runtime.rows import CashRow, DecisionRow, EquityRow, FillRow, RiskRow, Row, Scope, SettleRow, TripRow
 
 EQUITY_NS = 60 * NS_PER_S
-_FIRST_LIFE = dict.fromkeys(("latency_ms", "tokens", "twin_difference_usd"))
+_FIRST_LIFE = dict.fromkeys(("latency_ms", "tokens", "twin_difference_usd", "twin_interval_usd"))
 SKILL = "skill "
 """Before the model and category in the risk state's key of what was measured of it."""
 
@@ -48,11 +48,11 @@ class Recorder:
         on_failure: Callable[[str], None] = lambda reason: None,
         max_bytes: int = 64 << 20,
         sample_ns: int = SAMPLE_NS,
-        difference: Callable[[], float | None] = lambda: None,
+        difference: Ahead = lambda: (None, None),
     ) -> None:
         """`logs` None writes no lines; `sample_ns` is how often each market of ours is sampled, 0 for never.
 
-        `difference`: how far the account is ahead of its twin by now, USD; None where there is none.
+        `difference`: how far the account is ahead of its twin by now, USD, and its 95 % limits; None where there is none.
         """
         self._state, self._scope, self._ledger = state, scope, ledger
         self._on_notice = on_notice

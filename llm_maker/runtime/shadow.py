@@ -149,8 +149,8 @@ class Shadow(Account):
 
     def ended(self, waited: int) -> bool:
         """Whether main, that ended `waited` ns ago, may go: it stopped, broke, was never asked to stop, or takes too long."""
-        asked = self.engine.state.stopping
-        return self.stop is not None or bool(self.fault) or not asked or waited > STOP_PATIENCE_NS
+        asked, broke = self.engine.state.stopping, bool(self.fault) or self.exchange.fault is not None
+        return self.stop is not None or broke or not asked or waited > STOP_PATIENCE_NS
 
     def _broke(self, fault: Exception) -> None:
         """Whatever is wrong with a shadow, a failed assertion included, is its own end and not main's."""
