@@ -16,7 +16,7 @@ from llm_maker.config import Config
 from llm_maker.core.values import CASH_PER_USD
 from llm_maker.report import metrics
 from llm_maker.report.figures import Figures, figures, together
-from llm_maker.report.paired import DAY_NS, MAX_P, MIN_DAYS, Paired, paired
+from llm_maker.report.paired import MAX_P, MIN_DAYS, Paired, paired
 from llm_maker.report.summary import gain
 from llm_maker.report.text_table import table
 from llm_maker.report.track import MARKOUTS_S, Point, Track
@@ -220,9 +220,7 @@ def _cells(one: Figures) -> tuple[str, ...]:
 
 
 def _verdict(one: Paired, found: Comparison) -> list[str]:
-    unit = "day" if one.step_ns == DAY_NS else "hour"
-    steps = f"{one.steps} {unit}{'' if one.steps == 1 else 's'}"
-    told = [f"{one.first} less {one.second}: {_usd(one.total)} over {steps}"]
+    told = [f"{one.first} less {one.second}: {_usd(one.total)} over {_span(one.days)}"]
     if one.per_day is None:
         told.append("  no interval: too few steps")
     else:
@@ -232,6 +230,13 @@ def _verdict(one: Paired, found: Comparison) -> list[str]:
         told.append(f"  p {one.p:.3f}, corrected for {one.variants} variant{'' if one.variants == 1 else 's'} tried on these tapes")
     told.append(f"  {one.verdict}" if one.verdict else f"  no verdict: {one.why} ({one.days:.2f}; {MIN_DAYS} needed)")
     return told
+
+
+def _span(days: float) -> str:
+    """The common time, as much of it as there was: a step that only begins is no hour."""
+    if days >= 2:
+        return f"{days:.1f} days"
+    return f"{days * 24:.1f} hours" if days * 24 >= 2 else f"{days * 1_440:.0f} minutes"
 
 
 def _usd(cash: float) -> str:

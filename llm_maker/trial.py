@@ -75,6 +75,8 @@ class Side:
 def params_of(config: Config, *, advised: bool) -> Params:
     """The core's numbers for a run in virtual time: a slow loop only where somebody answers it."""
     params = to_params(config)
+    # A live config too: the money is paper here, and no venue tells of an account that such rules would wait for.
+    params = msgspec.structs.replace(params, risk=msgspec.structs.replace(params.risk, live=False))
     return msgspec.structs.replace(params, slow=msgspec.structs.replace(params.slow, enabled=advised))
 
 

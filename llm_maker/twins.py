@@ -39,6 +39,7 @@ from llm_maker.core.values import NS_PER_S, usd
 from llm_maker.core.worth import equity
 from llm_maker.hearsay import Answers, Dealer, PersonOnly
 from llm_maker.runtime.daemon_log import DaemonLog
+from llm_maker.runtime.fill_book import SAMPLE_NS
 from llm_maker.runtime.hourly import Hourly
 from llm_maker.runtime.journal import Checkpoint, JournalDamaged, find_latest
 from llm_maker.runtime.journal import files as journal_files
@@ -64,6 +65,8 @@ _OUTSIDE: frozenset[type[Event]] = OF_A_FEED | {Tick, AccountStreamUp}
 _GAP_NS = NS_PER_S
 """Where main's time and a shadow's ended further apart, the comparison begins anew: one lived through what the other did not."""
 VERDICT_DAYS = 20
+SHADOW_SAMPLE_NS = 5 * SAMPLE_NS
+"""A shadow is sampled for the eye alone: its books are main's, whose samples the signals are judged by."""
 
 
 def names(config: Config, provider: str) -> list[str]:
@@ -141,7 +144,8 @@ class Twins:
 
     @property
     def states(self) -> list[State]:
-        return [shadow.engine.state for shadow in self.shadows]
+        """Of those that run: what a broken one holds is no reason to follow a market."""
+        return [shadow.engine.state for shadow in self.shadows if not shadow.fault]
 
     def bring_back(self, around: Surroundings, main: Account, timeline: Timeline, session: int, now: int) -> None:
         """Every shadow as its journal left it, at main's moment `now`; `session` is the number of the one that begins."""
@@ -278,6 +282,7 @@ class Twins:
             on_notice=notice,
             on_failure=lambda reason: self._say(Level.ERROR, reason),
             max_bytes=int(around.config.logging.decisions_max_mb * 1_000_000),
+            sample_ns=SHADOW_SAMPLE_NS,
         )
 
     def _broke(self, name: str, fault: Exception) -> None:
@@ -364,7 +369,8 @@ class Twins:
         return {
             "mode": "ended" if kept.shadow.fault else state.mode.value,
             "why": kept.shadow.fault or state.mode_text(),
-            "pnl_usd": usd(net(state)),
+            # What broke half-way through a step may hold a state that no sum can be made of.
+            "pnl_usd": None if kept.shadow.fault else usd(net(state)),
             "fills": state.counts.fills,
             "decisions": state.counts.decisions,
             "difference_usd": None if difference is None else usd(difference),

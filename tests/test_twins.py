@@ -278,7 +278,7 @@ def test_main_has_sent_before_a_shadow_hears(tmp_path: Path, monkeypatch: pytest
 def crash(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home as kill -9 leaves it."""
     home = tmp_path_factory.mktemp("crash")
-    crashed(daemon_of(home, 600.0), 2_500)
+    crashed(daemon_of(home, 600.0), 1_500)
     return home
 
 
@@ -328,8 +328,8 @@ def test_after_a_kill_main_goes_on_as_ever_and_its_shadow_as_well_as_it_can(
     for home in (alone, both):
         shutil.copytree(crash, home)
         harm(journal_folder(home))
-    ran(daemon_of(alone, 60.0, twin__enabled=False))
-    daemon = daemon_of(both, 60.0)
+    ran(daemon_of(alone, 30.0, twin__enabled=False))
+    daemon = daemon_of(both, 30.0)
     placed = daemon.twins.states[0].counts.placed
     told = ran(daemon)
     assert lived(entries(both, "main")) == lived(entries(alone, "main")), "main as before"
@@ -339,7 +339,7 @@ def test_after_a_kill_main_goes_on_as_ever_and_its_shadow_as_well_as_it_can(
     assert daemon.state.counts.placed > placed
     assert lab.replay(journal_folder(both))["proved"]
     # And from here on in order, to the byte: nothing is said any more.
-    again = ran(daemon_of(both, 20.0))
+    again = ran(daemon_of(both, 10.0))
     assert daemon_lines(both) == twin and again["resumed"] and again["twin"]["days"] > told["twin"]["days"]
 
 

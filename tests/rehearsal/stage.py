@@ -174,6 +174,11 @@ class Rehearsal:
             assert time.monotonic() < end, f"not so after {venue_seconds:g}s: {json.dumps(status)}\n{self.errors()[-3000:]}"
             time.sleep(0.01)
 
+    def trades(self, more: int = 1, venue_seconds: float = 600.0) -> None:
+        """Until the venue has taken so many more orders of ours: a busy machine is slow to start a daemon."""
+        before = self.watch.accepted
+        self.until(lambda status: self.watch.accepted >= before + more, venue_seconds)
+
     # What is known at the end.
 
     def foreign(self) -> dict[str, Decimal]:

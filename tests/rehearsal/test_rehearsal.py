@@ -6,6 +6,7 @@ import os
 import random
 import signal
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -70,12 +71,13 @@ def squalls(rehearsal: Rehearsal) -> None:
 def storm(home: Path, seed: int, speed: float, gusts: list[Gust], lasts_s: float, *, whole: bool = False) -> Counter[str]:
     with Rehearsal(home, seed, speed) as rehearsal:
         rehearsal.start()
+        rehearsal.until(lambda status: True, 600)  # it listens: what a busy machine takes to start it is no part of the storm
         weather(rehearsal, gusts, lasts_s)
         if whole:
             squalls(rehearsal)
         rehearsal.wait(CALM_S)
+        rehearsal.until(lambda status: rehearsal.watch.accepted > 20, 600)
         ended_well(rehearsal)
-        assert rehearsal.watch.accepted > 20, "it did trade"
         return rehearsal.faults.seen
 
 
@@ -143,19 +145,19 @@ def test_a_daemon_that_stands_still_is_silent_and_the_venue_cancels_for_it(tmp_p
     with Rehearsal(tmp_path, 41, 10.0) as rehearsal:
         house = rehearsal.venue.house
         rehearsal.start()
-        rehearsal.wait(40)
+        rehearsal.trades()
+        beats = partial(rehearsal.background.call, lambda: sum("heartbeats" in entry[2] for entry in rehearsal.venue.log))
+        rehearsal.until(lambda status: beats() >= 4, 600)
+        rehearsal.wait(10)
         mine = [row["id"] for row in rehearsal.background.call(house.open_orders, rehearsal.account)]
         assert mine, "it quotes"
-        beats = rehearsal.background.call(lambda: sum("heartbeats" in entry[2] for entry in rehearsal.venue.log))
-        assert beats >= 4
         assert rehearsal.process is not None
         rehearsal.process.send_signal(signal.SIGSTOP)
         rehearsal.wait(25)
         left = rehearsal.background.call(house.open_orders, rehearsal.account)
         assert left == [], "ten seconds without a beat, and five to notice"
         rehearsal.process.send_signal(signal.SIGCONT)
-        rehearsal.wait(CALM_S / 2)
-        assert rehearsal.background.call(house.open_orders, rehearsal.account), "it has come back"
+        rehearsal.until(lambda status: rehearsal.background.call(house.open_orders, rehearsal.account), 600)  # it has come back
         ended_well(rehearsal)
 
 
@@ -167,15 +169,13 @@ def test_a_halted_daemon_lets_the_heartbeat_go_and_a_person_brings_it_back(tmp_p
         rehearsal.background.call(rehearsal.faults.on, "foreign_order", 1.0)
         rehearsal.wait(2)
         rehearsal.start()
-        rehearsal.wait(40)
-        status = ControlClient.call(tmp_path, "status")
-        assert status["mode"] == "halted" and "foreign_orders" in str(status)
+        rehearsal.until(lambda s: s["mode"] == "halted" and "foreign_orders" in str(s), 400)
+        rehearsal.wait(20)
         assert rehearsal.watch.accepted == 0, "nothing is quoted beside orders that nobody has looked at"
         beats = rehearsal.background.call(lambda: [entry for entry in rehearsal.venue.log if "heartbeats" in entry[2]])
         assert not beats, "and nothing is armed"
         ControlClient.call(tmp_path, "resume")
-        rehearsal.wait(40)
-        assert rehearsal.watch.accepted > 0
+        rehearsal.trades()
         ended_well(rehearsal)
 
 
@@ -183,7 +183,8 @@ def test_a_halted_daemon_lets_the_heartbeat_go_and_a_person_brings_it_back(tmp_p
 def test_a_user_stream_that_pongs_and_tells_nothing_is_found_out_and_made_anew(tmp_path):
     with Rehearsal(tmp_path, 44, 20.0) as rehearsal:
         rehearsal.start()
-        rehearsal.wait(40)
+        rehearsal.trades()
+        rehearsal.wait(20)
         rehearsal.background.call(rehearsal.faults.on, "user_freeze", 1.0, times=1)
         rehearsal.wait(150)
         assert rehearsal.faults.seen["user_freeze"] == 1
@@ -195,16 +196,14 @@ def test_a_user_stream_that_pongs_and_tells_nothing_is_found_out_and_made_anew(t
 def test_without_an_accepted_heartbeat_nothing_is_placed(tmp_path):
     with Rehearsal(tmp_path, 43, 20.0) as rehearsal:
         rehearsal.start()
-        rehearsal.wait(40)
-        assert rehearsal.watch.accepted > 0
+        rehearsal.trades()
         rehearsal.background.call(rehearsal.faults.on, "error_500", 1.0, only="/clob/v1/heartbeats")
         rehearsal.wait(30)
         placed = rehearsal.watch.accepted
         rehearsal.wait(30)
         assert rehearsal.watch.accepted == placed, "the venue would cancel whatever is placed now"
         rehearsal.background.call(rehearsal.faults.calm)
-        rehearsal.wait(60)
-        assert rehearsal.watch.accepted > placed, "and back again by itself"
+        rehearsal.trades()  # and back again by itself
         ended_well(rehearsal)
 
 
