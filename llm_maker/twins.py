@@ -11,7 +11,6 @@ Knows no wall clock and decides nothing about trading.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -63,7 +62,7 @@ ASIDE = "aside-"
 _OUTSIDE: frozenset[type[Event]] = OF_A_FEED | {Tick, AccountStreamUp}
 """What comes to a shadow from a world that its own journal does not hold."""
 _GAP_NS = NS_PER_S
-"""Where main's time and a shadow's ended further apart, the comparison begins anew: one lived through what the other did not."""
+"""Where main's time and a shadow's ended further apart, the shadow begins anew: one lived through what the other did not."""
 VERDICT_DAYS = 20
 SHADOW_SAMPLE_NS = 5 * SAMPLE_NS
 """A shadow is sampled for the eye alone: its books are main's, whose samples the signals are judged by."""
@@ -175,6 +174,8 @@ class Twins:
         place = msgspec.structs.replace(around.place, account=name, scope=scope)
         try:
             back = bring_back(place, alone, [guarded], self._fresh(name), around.strategies, label, recorder, _OUTSIDE)
+            if back.reader is not None:
+                self._refuse_another_life(back.engine.state)
         except NO_START as fault:  # whatever ails its journal, a lawful refusal or a bug: main must start all the same
             if made:
                 made[-1].close()
@@ -194,8 +195,8 @@ class Twins:
         if back.reader is None:
             if meta is not None and self._main is not None and self._main.seq:
                 self._say(Level.INFO, f"{name}: begins here, beside an account that ran before")
-        elif self._bring_to_present(name, state, exchange, guarded, now):
-            meta = None
+        else:
+            self._bring_to_present(name, state, exchange, guarded, now)
         timeline.join(alone)
         base = self._base(name, meta, state, now)
         facts = {**label, "wallet": scope.wallet, "base": msgspec.to_builtins(base)}
@@ -234,23 +235,33 @@ class Twins:
         return meta, msgspec.structs.replace(scope, wallet=str(meta.get("wallet", scope.wallet)))
 
     def _set_aside(self, name: str) -> None:
-        for path in journal_files(self._around.place.folder, name):
-            path.rename(_free(path.with_name(ASIDE + path.name)))
+        """Its last life alone is kept: each may take the share of the disk that the one which runs has."""
+        folder = self._around.place.folder
+        found = journal_files(folder, name)
+        for path in folder.glob(f"{ASIDE}journal-{name}-*") if found else ():
+            path.unlink()
+        for path in found:
+            path.rename(path.with_name(ASIDE + path.name))
 
-    def _bring_to_present(self, name: str, state: State, exchange: Exchange, guarded: Guarded, now: int) -> bool:
-        """Nothing of it rests from before; True if its time ended so far from main's that the comparison begins anew."""
+    def _refuse_another_life(self, state: State) -> None:
+        """What only one of the two lived through would be told as the model's worth for ever: raises Refused."""
+        assert self._main is not None
+        away = self._main.engine.state.now - state.now
+        if abs(away) > _GAP_NS:
+            raise Refused(f"it ends {abs(away) / NS_PER_S:.3f}s {'after' if away < 0 else 'before'} main's")
+
+    def _bring_to_present(self, name: str, state: State, exchange: Exchange, guarded: Guarded, now: int) -> None:
+        """Nothing of it rests from before."""
         assert self._main is not None
         away, at = self._main.engine.state.now - state.now, max(now, state.now)
         resting = exchange.resting()
         guarded.skip_to(at)
         for order in resting:
             guarded.execute(at, CancelOrder(order.order_id, order.instrument, "brought to the present"))
-        if resting or not state.stopped or abs(away) > _GAP_NS:
+        if resting or not state.stopped:
             ends = f"its journal ends {abs(away) / NS_PER_S:.3f}s {'after' if away < 0 else 'before'} main's"
-            anew = ", its comparison begins anew" if abs(away) > _GAP_NS else ""
-            done = f"{len(resting)} resting paper orders canceled, positions kept{anew}"
+            done = f"{len(resting)} resting paper orders canceled, positions kept"
             self._say(Level.INFO, f"{name}: brought to the present, {ends}; {done}")
-        return abs(away) > _GAP_NS
 
     def _ear(self, name: str) -> PersonOnly:
         assert self._main is not None
@@ -397,11 +408,6 @@ def _sealed(kept: _Kept) -> None:
     assert kept.shadow.journal is not None
     kept.shadow.journal.rotate()
     kept.recorder.indexed(kept.shadow.seq)
-
-
-def _free(path: Path) -> Path:
-    """The same name, or the first with a number after it that nobody has."""
-    return next(p for p in (path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 10_000))) if not p.exists())
 
 
 def _missing(mine: State, main: State) -> Iterable[Event]:

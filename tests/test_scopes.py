@@ -170,9 +170,11 @@ def test_the_report_never_mixes_two_accounts(home):
     result_of(run(home, LLM_MAKER__ACCOUNT="second"))
     done = llm_maker("report", "--home", home, "--json")
     accounts = json.loads(done.stdout)["accounts"]
-    assert [a["account"] for a in accounts] == ["main", "second", "twin"]
+    assert [a["account"] for a in accounts] == ["main", "second", "twin", "twin"], "the second's twin has not lived as main's has"
+    assert len({(a["account"], a["wallet"]) for a in accounts}) == 4
     for a in accounts:
-        (count,) = rows_of(home, f"SELECT COUNT(*) FROM fills WHERE account = '{a['account']}' AND status <> 'failed'")[0]
+        whose = f"account = '{a['account']}' AND wallet = '{a['wallet']}'"
+        (count,) = rows_of(home, f"SELECT COUNT(*) FROM fills WHERE {whose} AND status <> 'failed'")[0]
         assert a["fills"] == count > 0
 
 
