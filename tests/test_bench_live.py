@@ -45,6 +45,7 @@ def test_a_live_benchmark_gives_its_rows(name, expected, tmp_path):
     assert all(r.value > 0 for r in rows), "a figure of nothing was measured"
 
 
+@pytest.mark.prove
 def test_both_legs_answer_on_the_wire(tmp_path):
     rows = {r.name: r for r in live.wire(TINY, tmp_path)}
     bots = ["ours"] if legs.missing_bot() else ["ours", "typical bot"]

@@ -127,6 +127,7 @@ def test_a_bar_of_tests_needs_one_that_passes(tmp_path):
     assert nothing.met is False
 
 
+@pytest.mark.prove
 def test_an_altered_journal_and_a_torn_one_are_told_apart(tmp_path):
     folder = bars.killed(tmp_path / "home")
     plain = bars._plain(folder, tmp_path / "plain")

@@ -32,6 +32,7 @@ def test_the_agenda_is_a_full_one_and_the_answer_is_one():
     assert not any(each["rules"] or each["news"] or each["past"] for each in bare)
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize("name", ["openai", "deepseek", "anthropic", "gemini"])
 async def test_a_server_counts_what_was_estimated(name):
     """The fake bills bytes / 4 of all words; the schema, which it does not count, is ours to add."""

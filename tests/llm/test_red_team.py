@@ -78,7 +78,8 @@ def check_shape(made, show_price=True):
         assert depth in (0, 1), "fences neither nest nor open outside"
     assert depth == 0
     outside = re.sub(f"{OPEN}[^{CLOSE}]*{CLOSE}", OPEN + CLOSE, user)
-    assert len(re.findall(r"[Mm]\d", user)) == 2, "inside a fence nothing reads as a handle"
+    # A word that only has one inside it ("0M0", "XM4") is no handle to anybody.
+    assert len(re.findall(r"(?<![A-Za-z0-9])[Mm]\d", user)) == 2, "inside a fence nothing reads as a handle"
     heads = {"question", "outcomes", "category", "rules", "news"}
     wanted = LABEL.findall(FULL)[1:]  # without the portfolio's
     wanted = wanted[: len(wanted) // 2]

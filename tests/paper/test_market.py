@@ -406,6 +406,7 @@ def days():
     return {regime: Day(regime) for regime in REGIMES}
 
 
+@pytest.mark.prove
 def test_the_mid_is_wrong_by_as_much_as_the_table_says(days):
     for regime, rms in TABLE_RMS.items():
         assert 0.6 < days[regime].rms_error() / rms < 1.6, (regime, days[regime].rms_error())

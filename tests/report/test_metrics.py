@@ -189,6 +189,7 @@ def test_many_tries_deflate_and_one_does_not():
     assert metrics.null_best_sharpe(1 / math.sqrt(60), 20) == pytest.approx(0.25, abs=0.005)  # `quoting.md` 6.6
 
 
+@pytest.mark.prove
 def test_holm_is_that_of_statsmodels():
     dice = Random(SEED)
     for n in (1, 2, 7, 30):
