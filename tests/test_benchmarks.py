@@ -40,6 +40,7 @@ def test_every_benchmark_is_expected_here():
     assert list(main.BENCHMARKS) == list(EXPECTED)
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_benchmark_gives_its_rows(name, tmp_path):
     rows = main.BENCHMARKS[name](TINY, tmp_path)

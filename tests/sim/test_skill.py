@@ -18,6 +18,7 @@ SMALL = Plan(
 )
 
 
+@pytest.mark.prove
 def test_a_small_experiment_runs_and_goes_on_where_it_was_broken_off(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "code", lambda: "this code")
     weights, arms = bench.bench(SMALL, tmp_path, 1)

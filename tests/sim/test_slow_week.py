@@ -210,6 +210,7 @@ def judge(stories):
     assert sum(story.oracle.stops for story in stories) > 0, "a stop must have had to work"
 
 
+@pytest.mark.prove
 def test_a_slow_day():
     judge([live_through(DAY_SEEDS[0], 1), live_through(DAY_SEEDS[1], 1, alone=True)])
 
