@@ -5,7 +5,7 @@ VENV ?= .venv
 PYTHON ?=
 ARGS ?=
 # More than cores: many tests wait for a clock or a socket.
-WORKERS ?= 4
+WORKERS ?= 3
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt

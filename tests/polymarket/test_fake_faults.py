@@ -323,7 +323,8 @@ async def test_the_market_changes_under_our_feet():
         assert (told["old_tick_size"], told["new_tick_size"]) == ("0.01", "0.001")
         await bids(client, second, "0.10")
         user = await client.user_socket()
-        await eventually(lambda: len(venue.sockets.connections) == 2)
+        # Counted before it has said who it is; what happens until then it does not hear.
+        await eventually(lambda: any(one.api_key for one in venue.sockets.connections))
         venue.faults.on("market_closed", only=second.condition_id)
         assert (await user.until("order", type="CANCELLATION"))["status"] == "INVALID"
         assert (await client.get("/clob/book", token_id=second.yes)).status == 404
