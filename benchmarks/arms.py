@@ -12,7 +12,6 @@ Everything here is simulated.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import statistics
 import sys
@@ -24,7 +23,7 @@ import msgspec
 import yaml
 
 from benchmarks.rows import ROOT
-from benchmarks.skill import Store, Task, work
+from benchmarks.skill import Store, Task, half, work
 from benchmarks.skill_runs import Plan, Result, run
 from llm_maker.core.values import usd
 
@@ -119,11 +118,6 @@ def base_of(arm: str, found: Setting) -> str:
     if arm in found.ending_arms:
         return "ending base"
     return "rewards paid" if arm.startswith("table ") else BASE
-
-
-def half(values: list[float]) -> float:
-    """Half of a 95 % interval of the mean, normal: the market-days are many."""
-    return 1.96 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
 def paired(store: Days, seeds: range, regime: str, cap: float, arm: str) -> Paired | None:

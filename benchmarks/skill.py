@@ -199,7 +199,7 @@ def alone(plan: Plan, store: Store, regime: str) -> str:
         return f"{regime}: not run"
     shares, fills = (sum(of) / len(pnl) for of in ([r.shares for r in runs], [r.fills for r in runs]))
     return (
-        f"{regime}: P&L {statistics.fmean(pnl):+.2f} +-{_half(pnl):.2f}, edge {statistics.fmean(edge):+.2f} +-{_half(edge):.2f}, "
+        f"{regime}: P&L {statistics.fmean(pnl):+.2f} +-{half(pnl):.2f}, edge {statistics.fmean(edge):+.2f} +-{half(edge):.2f}, "
         f"{shares:.0f} shares in {fills:.1f} fills"
     )
 
@@ -208,7 +208,7 @@ def _arm(regime: str, r2: float, name: str, weight: float, pairs: list[tuple[Res
     pnl = [a.pnl[m] - b.pnl[m] for a, b in pairs for m in sorted(b.pnl)]
     edge = [a.edge[m] - b.edge[m] for a, b in pairs for m in sorted(b.edge)]
     refused = sum(a.refused for a, _ in pairs) / max(1, sum(a.signals for a, _ in pairs))
-    half = _half(edge)
+    width = half(edge)
     return Arm(
         regime,
         r2,
@@ -216,15 +216,15 @@ def _arm(regime: str, r2: float, name: str, weight: float, pairs: list[tuple[Res
         weight,
         len(pnl),
         statistics.fmean(pnl),
-        _half(pnl),
+        half(pnl),
         statistics.fmean(edge),
-        half,
-        half * 2.8 / 1.96,
+        width,
+        width * 2.8 / 1.96,
         refused,
     )
 
 
-def _half(values: list[float]) -> float:
+def half(values: list[float]) -> float:
     """Half of a 95 % interval of the mean, normal: the market-days are many."""
     return 1.96 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
