@@ -19,8 +19,7 @@ import msgspec
 from llm_maker import __version__
 from llm_maker.comeback import Place, bring_back, folder_of, scope_of
 from llm_maker.config import Config
-from llm_maker.console import view
-from llm_maker.console.control import ControlFailed, ControlServer, KillFile
+from llm_maker.console.control import KillFile
 from llm_maker.core.commands import Level, Notice
 from llm_maker.core.engine import Engine, checkpoint, new_state
 from llm_maker.core.events import Event, ParamsChanged, Started, StopRequested
@@ -44,6 +43,7 @@ from llm_maker.runtime.logs import Recorder
 from llm_maker.runtime.loop import Account, Session, fault_of
 from llm_maker.runtime.replay import OF_A_FEED, OF_A_VENUE
 from llm_maker.runtime.timeline import Ticker, Timeline
+from llm_maker.seat import Seat
 from llm_maker.strategy.maker import Maker
 from llm_maker.tuning import maker_params, run_params
 from llm_maker.twins import Surroundings, Twins
@@ -77,8 +77,18 @@ class Options(msgspec.Struct, frozen=True):
 class Daemon:
     """One run on one home."""
 
-    def __init__(self, config: Config, secrets: Secrets, home: Path, options: Options, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        secrets: Secrets,
+        home: Path,
+        options: Options,
+        say: Callable[[str], None],
+        read_config: Callable[[], Config] | None = None,
+    ) -> None:
+        """`read_config` reads the file again, for a reload; None: there is no file."""
         self.config, self.home, self.options, self.say = config, home, options, say
+        self.read_config, self.speed = read_config, options.speed
         self.began = time.monotonic()
         simulated_feed = options.tape is None and config.venue == "simulated"
         self.mind = Mind(config, secrets, simulated_feed=simulated_feed, base=options.base or home)
@@ -106,6 +116,7 @@ class Daemon:
         self._abort = asyncio.Event()
         self.frames = 0
         self.twins = Twins(config, self.provider)
+        self.seat = Seat(self, secrets)
         self._build()
 
     def _world(self) -> World:
@@ -161,7 +172,7 @@ class Daemon:
         self.account = Account(
             engine,
             journal,
-            self.recorder,
+            self.seat,
             simulators,
             venue=live.account if live else None,
             analyst=self.analyst,
@@ -244,6 +255,7 @@ class Daemon:
 
         def idle() -> None:
             self._watch(wall_start)
+            self.seat.idle()
             on_idle()
 
         main = asyncio.create_task(self.session.run(inbox, clock, until, idle), name="loop")
@@ -252,6 +264,7 @@ class Daemon:
         finally:
             self.wall_seconds = time.monotonic() - wall_start
             self.market_seconds = (self.session.now - market_start) / NS_PER_S
+            await self.seat.farewell()
             for task in (main, *tasks):
                 task.cancel()
             await asyncio.gather(main, *tasks, return_exceptions=True)
@@ -268,16 +281,7 @@ class Daemon:
         def emit(event: Event) -> None:
             inbox.put(event, name)
 
-        find, units = (lambda text: view.find(self.state, text)), (lambda *of: view.units(self.state, *of))
-        control = ControlServer(self.home, self.answer, find, units)
-        ports: list[Port] = [KillFile(self.home)]
-        try:
-            control.open()
-            ports.append(control)
-        except ControlFailed as error:
-            if self.config.mode == "live":
-                raise Refused(f"{error}; live needs its stop verbs") from None
-            self.log.say(Level.WARNING, "control", str(error))
+        ports = self.seat.ports()
         if self.analyst is not None:
             ports.append(self.analyst)
         ports += self.mind.ports(self.house)
@@ -307,16 +311,10 @@ class Daemon:
             jobs["account"] = live.account.run(of_account)
         return [asyncio.create_task(job, name=what) for what, job in jobs.items()]
 
-    def answer(self, verb: str, args: dict[str, Any]) -> dict[str, Any]:
-        """What a reading verb is told; what only the wiring knows is added to the view."""
-        told = view.ask(self.state, verb, args)
-        if verb == "status":
-            told |= {"simulated": self.world.market is not None, "twin": self.twins.told()}
-            told |= self.live.facts() if self.live else {}
-        if verb == "markets":
-            out = [c for c in self.world.universe.choices.values() if not c.chosen]
-            told["not_chosen"] = [{"market_id": c.instrument, "question": c.question, "why": c.why} for c in out]
-        return told
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What only a live venue's ports know."""
+        return self.live.facts() if self.live else {}
 
     def _interrupt(self, name: str) -> None:
         """Once: stop in order. Again: end now and say what may rest."""

@@ -15,7 +15,7 @@ import typer
 from typer._click.exceptions import ClickException  # typer shows no public name for its usage errors
 
 from llm_maker import __version__, cli_lab, cli_operate, cli_report, cli_study
-from llm_maker.cli_shared import BAD_USAGE, FAILED, HERE, SHIPPED, AsJson, ConfigFile, Home, fail, faults, load, overrides
+from llm_maker.cli_shared import BAD_USAGE, FAILED, HERE, SHIPPED, AsJson, ConfigFile, Home, fail, faults, load, overrides, read
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -83,7 +83,8 @@ def run(
             fail(f"--{name} is {number:g}; must be a finite number", BAD_USAGE)
     if speed < 0:
         fail(f"--speed is {speed:g}; must be 0 or more", BAD_USAGE)
-    loaded, secrets = load(config, overrides(venue=venue, mode=mode, seed=seed), home)
+    changed = overrides(venue=venue, mode=mode, seed=seed)
+    loaded, secrets = load(config, changed, home)
     for name, number in (("duration", duration), ("until", until)):
         if number is not None and number <= 0:
             fail(f"--{name} is {number:g}; must be above 0", BAD_USAGE)
@@ -108,7 +109,9 @@ def run(
             fail(str(error), BAD_USAGE)
         if loaded.mode == "live":
             _consent(loaded, yes=yes)
-        daemon = wiring.Daemon(loaded, secrets, home, options, screen.say if screen else stderr)
+        daemon = wiring.Daemon(
+            loaded, secrets, home, options, screen.say if screen else stderr, lambda: read(config, changed, home)[0]
+        )
         try:
             for line in banner(daemon):
                 stderr(line)

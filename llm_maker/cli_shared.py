@@ -42,16 +42,22 @@ def stderr_line(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
-def load(config: Path, overrides: dict[str, Any], home: Path) -> tuple[Any, Any]:
-    """Config and secrets, or one line and exit 2."""
+def read(config: Path, overrides: dict[str, Any], home: Path) -> tuple[Any, Any]:
+    """Config and secrets as the files and the environment have them now. Raises `ConfigError`."""
     from llm_maker.config import load
-    from llm_maker.config_text import ConfigError
     from llm_maker.keys import Secrets, read_env
 
+    env = read_env(home / ".env" if (home / ".env").exists() else Path(".env"), os.environ)
+    path = config if config.exists() or config != SHIPPED else None
+    return load(path, env, overrides), Secrets(env)
+
+
+def load(config: Path, overrides: dict[str, Any], home: Path) -> tuple[Any, Any]:
+    """Config and secrets, or one line and exit 2."""
+    from llm_maker.config_text import ConfigError
+
     try:
-        env = read_env(home / ".env" if (home / ".env").exists() else Path(".env"), os.environ)
-        path = config if config.exists() or config != SHIPPED else None
-        return load(path, env, overrides), Secrets(env)
+        return read(config, overrides, home)
     except ConfigError as error:
         fail(str(error), BAD_USAGE)
 

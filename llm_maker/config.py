@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from llm_maker.config_console import Alerts, Console
 from llm_maker.config_fields import (
     Hours,
     Megabytes,
@@ -226,13 +227,6 @@ class Logging(Section):
         return self
 
 
-class Console(Section):
-    """What the terminal shows while the daemon runs."""
-
-    live_lines: int = Field(default=12, ge=0, le=200)
-    refresh_seconds: float = Field(default=1.0, ge=0.1, le=60)
-
-
 class Config(Section):
     """The whole of config.yaml; the defaults are the shipped file."""
 
@@ -251,6 +245,7 @@ class Config(Section):
     polymarket: Polymarket = Polymarket()
     logging: Logging = Logging()
     console: Console = Console()
+    alerts: Alerts = Alerts()
 
 
 def load(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, object] | None = None) -> Config:

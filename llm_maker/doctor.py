@@ -18,6 +18,7 @@ from llm_maker.checkup import Check, Tell, telling
 from llm_maker.config import Config
 from llm_maker.config_llm import BUILT_IN
 from llm_maker.console.control import ControlClient, ControlFailed, ControlServer, NotRunning, Unanswered
+from llm_maker.console.desk import Desk
 from llm_maker.keys import Secrets
 from llm_maker.llm.build import NotAvailable, Plan, client_of, news_plan, pricer_of, resolve, templates_of
 from llm_maker.llm.probe import probe
@@ -132,7 +133,7 @@ def _control(home: Path, running: bool) -> Check:
     if running:
         return Check("control", "ok", "a daemon is at work on this home and answers")
     fresh = [path for path in (home / "positions", home) if not path.exists()]
-    server = ControlServer(home, lambda verb, args: {})
+    server = ControlServer(home, Desk(lambda verb, args: {}))
     try:
         server.open()
     except ControlFailed as error:

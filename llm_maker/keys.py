@@ -31,7 +31,11 @@ RELAYER_SECRETS = (
     "LLM_MAKER_BUILDER_PASSPHRASE",
 )
 """What the venue's relayer wants for merging and redeeming: a relayer key with its address, or a builder's three."""
-SECRET_NAMES = (*dict.fromkeys(KEY_OF.values()), "LLM_MAKER_PK", "LLM_MAKER_BROWSER_ADDRESS", *API_SECRETS, *RELAYER_SECRETS)
+ALERT_SECRETS = ("LLM_MAKER_ALERT_URLS", "LLM_MAKER_TELEGRAM_TOKEN")
+"""Where alarms are sent (apprise URLs, separated by spaces: most hold a token), and the bot that may be commanded."""
+SECRET_NAMES = (
+    *dict.fromkeys(KEY_OF.values()), "LLM_MAKER_PK", "LLM_MAKER_BROWSER_ADDRESS", *API_SECRETS, *RELAYER_SECRETS, *ALERT_SECRETS,
+)  # fmt: skip
 
 
 class Secrets:

@@ -40,6 +40,7 @@ from llm_maker.hearsay import Answers, Dealer, PersonOnly
 from llm_maker.runtime.daemon_log import DaemonLog
 from llm_maker.runtime.fill_book import SAMPLE_NS
 from llm_maker.runtime.hourly import Hourly
+from llm_maker.runtime.inbox import Inbox
 from llm_maker.runtime.journal import Checkpoint, JournalDamaged, find_latest
 from llm_maker.runtime.journal import files as journal_files
 from llm_maker.runtime.journal_reader import read_journal
@@ -316,6 +317,13 @@ class Twins:
             assert self._main is not None
             for event in _missing(state, self._main.engine.state):
                 shadow.hear(ts, "", event)
+
+    def reload(self, params: Params, maker: Any, inbox: Inbox, who: str) -> None:
+        """Main's new numbers are theirs too, from the same moment."""
+        self._around = msgspec.structs.replace(self._around, params=params)
+        for name in self._kept:
+            raw = msgspec.json.encode(shadow_params(params, name))
+            inbox.put(ParamsChanged(msgspec.Raw(raw), msgspec.Raw(msgspec.json.encode(maker)), who), name)
 
     def _other(self, name: str) -> tuple[State, str] | None:
         """Whom a shadow is compared with, and which life of it: main, or main's paper copy beside real money; None: nobody."""

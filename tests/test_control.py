@@ -17,16 +17,14 @@ from hypothesis import strategies as st
 
 from llm_maker.console import control
 from llm_maker.console.control import (
-    ACTS,
-    READS,
     ControlClient,
     ControlFailed,
     ControlServer,
     KillFile,
     NotRunning,
-    Refused,
     Unanswered,
 )
+from llm_maker.console.desk import ACTS, READS, Desk, Refused
 from llm_maker.core.events import Event, OperatorActed, Verb
 
 
@@ -54,7 +52,7 @@ class Daemon:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.emitted: list[Event] = []
-        self.server = ControlServer(home, ask, find, size)
+        self.server = ControlServer(home, Desk(ask, find, size))
 
     async def __aenter__(self) -> Daemon:
         self.server.open()
@@ -121,7 +119,7 @@ async def test_an_action_names_its_market_and_may_take(tmp_path):
         ("flaten", {}, "did you mean 'flatten'?"),
         ("xyzzy", {}, "known: status"),
         ("pause", {"instrument": "eth"}, "no market 'eth' here"),
-        ("pause", {"instrument": 3}, "instrument, intent_id and shares are texts"),
+        ("pause", {"instrument": 3}, "instrument, intent_id, shares, plan, reason are texts"),
         ("adopt", {}, "adopt needs a market"),
         ("approve", {}, "approve needs the id"),
         ("split", {"instrument": "btc", "shares": "many"}, "'many' is no number of shares"),
@@ -214,7 +212,7 @@ async def test_stopping_does_not_wait_for_open_connections(tmp_path):
 
 
 async def test_a_dead_daemons_socket_is_replaced(tmp_path):
-    killed = ControlServer(tmp_path, ask)
+    killed = ControlServer(tmp_path, Desk(ask))
     killed.open()
     assert killed._listening is not None
     killed._listening.close()  # as a kill -9 does: the files stay
@@ -227,7 +225,7 @@ async def test_a_dead_daemons_socket_is_replaced(tmp_path):
 async def test_a_living_daemons_socket_is_not_taken(tmp_path):
     async with Daemon(tmp_path) as daemon:
         with pytest.raises(ControlFailed, match="control socket in"):
-            ControlServer(tmp_path, ask).open()
+            ControlServer(tmp_path, Desk(ask)).open()
         assert (await daemon.call("status"))["ok"] is True
 
 
@@ -235,7 +233,7 @@ async def test_a_file_that_is_no_socket_is_kept(tmp_path):
     (tmp_path / "positions").mkdir()
     (tmp_path / "positions" / "control.sock").write_text("a person's")
     with pytest.raises(ControlFailed):
-        ControlServer(tmp_path, ask).open()
+        ControlServer(tmp_path, Desk(ask)).open()
     assert (tmp_path / "positions" / "control.sock").read_text() == "a person's"
 
 
@@ -273,7 +271,7 @@ def test_a_daemon_that_does_not_answer_is_unanswered_not_absent(tmp_path):
 @given(line=st.binary(max_size=200) | st.text(max_size=100).map(lambda verb: json.dumps({"verb": verb}).encode()))
 def test_any_line_gets_one_answer_line(line):
     emitted: list[Event] = []
-    server = ControlServer(Path("unused"), ask)
+    server = ControlServer(Path("unused"), Desk(ask))
     server._emit = emitted.append
     answer = server.answer(line)
     assert answer.endswith(b"\n")

@@ -16,6 +16,7 @@ from llm_maker import account_checkup, checkup
 from llm_maker.checkup import Check
 from llm_maker.config import Config, Hosts, Llm, Polymarket, Risk
 from llm_maker.console.control import ControlServer
+from llm_maker.console.desk import Desk
 from llm_maker.doctor import examine
 from llm_maker.keys import Secrets
 from llm_maker.round_trip import CONSENT, round_trip
@@ -248,7 +249,7 @@ async def test_a_plain_key_needs_gas(tmp_path):
 
 
 async def test_a_running_daemon_is_seen_and_its_socket_left_alone(tmp_path):
-    server = ControlServer(tmp_path, lambda verb, args: {"ok": True})
+    server = ControlServer(tmp_path, Desk(lambda verb, args: {"ok": True}))
     server.open()
     serving = asyncio.create_task(server.run(lambda event: None))
     found = await examine(Config(), Secrets({}), tmp_path, progress=lambda check: None)

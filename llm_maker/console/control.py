@@ -1,34 +1,27 @@
 """How a person reaches a running daemon: a local socket (Unix, mode 0600, JSON lines), and a kill file beside it.
 
-Reading verbs are answered by a function handed in; acting verbs become `OperatorActed` and nothing else. This file
-knows no state, no order and no risk, and not whether an action is a good idea.
+What is read and done is the desk's (`console/desk.py`); this file moves lines.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 import os
 import socket
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from llm_maker.console.desk import Desk, Refused
 from llm_maker.core.commands import Command
 from llm_maker.core.events import OperatorActed, Verb
 from llm_maker.port import Emit
 
-READS = ("status", "why", "markets")
-ACTS = (
-    Verb.PAUSE, Verb.RESUME, Verb.REDUCE, Verb.FLATTEN, Verb.CANCEL_ALL, Verb.KILL, Verb.ADOPT, Verb.APPROVE, Verb.SPLIT,
-)  # fmt: skip
-EXTRA = {Verb.FLATTEN: "take", Verb.APPROVE: "intent_id", Verb.SPLIT: "shares"}
-"""The argument that a verb has beside its market."""
 MAX_LINE_BYTES = 65_536
 MAX_ANSWER_BYTES = 16_777_216
 MAX_CLIENTS = 16
@@ -37,18 +30,8 @@ MAX_SOCKET_PATH_BYTES = 100
 IDLE_SECONDS = 30.0
 KILL_CHECK_SECONDS = 0.5
 _TEMP_PREFIX = "llm_maker-"
-_VIEW_FAULTS = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
-
-Ask = Callable[[str, dict[str, Any]], dict[str, Any]]
-"""(reading verb, arguments) -> what to show; `{"ok": False, "error": ...}` or `Refused` where it cannot."""
-Find = Callable[[str], str | None]
-"""What a person typed for a market -> its instrument id; None: there is no such market."""
-Size = Callable[[str, str], int | None]
-"""(instrument id, shares as typed) -> quantity units; None: not a size."""
-
-
-class Refused(Exception):
-    """The daemon will not, and says why in one line."""
+WHO = "control socket"
+VIEW_FAULTS = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
 
 
 class ControlFailed(Exception):
@@ -79,14 +62,11 @@ class ControlServer:
 
     name = "control"
 
-    def __init__(self, home: Path, ask: Ask, find: Find | None = None, size: Size | None = None) -> None:
+    def __init__(self, home: Path, desk: Desk) -> None:
         self._home = home
-        self._ask = ask
-        self._size: Size = size or (lambda instrument, text: None)
-        self._find: Find = find or (lambda text: text)
+        self._desk = desk
         self._listening: socket.socket | None = None
         self._place: Path | None = None
-        self._emit: Emit | None = None
         self._clients: set[asyncio.Task[None]] = set()
         self._broken: asyncio.Future[None] | None = None
 
@@ -126,7 +106,7 @@ class ControlServer:
         if self._listening is None:
             self.open()
         assert self._listening is not None
-        self._emit = emit
+        self._desk.emit = emit
         server = await asyncio.start_unix_server(self._accept, sock=self._listening, limit=MAX_LINE_BYTES)
         self._broken = asyncio.get_running_loop().create_future()
         try:
@@ -179,39 +159,13 @@ class ControlServer:
             request = msgspec.json.decode(line, type=_Request)
         except (msgspec.MsgspecError, RecursionError) as error:
             return _failure(f"not a request: {error}")
-        verb = request.verb.replace("-", "_")
         try:
-            if verb in READS:
-                return _line({"ok": True} | self._ask(verb, request.args))
-            return _line(self._act(_verb(verb), request.args))
+            return _line(self._desk.answer(request.verb, request.args, WHO))
         except Refused as error:
             return _failure(str(error))
-        except _VIEW_FAULTS as error:
+        except VIEW_FAULTS as error:
             # A fault of a view is told to whoever looked; looking must never end the trading.
-            return _failure(f"{verb} failed: {type(error).__name__}: {error}")
-
-    def _act(self, verb: Verb, args: dict[str, Any]) -> dict[str, Any]:
-        assert self._emit is not None, "answers are given by a running server"
-        extra = EXTRA.get(verb, "")
-        known = ["instrument", *([extra] if extra else [])]
-        if unknown := sorted(args.keys() - set(known)):
-            raise Refused(f"{verb} takes no {unknown[0]!r}; known: {', '.join(known)}")
-        instrument, take = args.get("instrument", ""), args.get("take", False)
-        texts = {name: args.get(name, "") for name in ("intent_id", "shares")}
-        if not isinstance(instrument, str) or not isinstance(take, bool) or not all(isinstance(t, str) for t in texts.values()):
-            raise Refused("instrument, intent_id and shares are texts, and take is true or false")
-        found = self._find(instrument) if instrument else ""
-        if found is None:
-            raise Refused(f"no market {instrument!r} here")
-        if verb in (Verb.ADOPT, Verb.SPLIT) and not found:
-            raise Refused(f"{verb} needs a market")
-        if verb is Verb.APPROVE and not texts["intent_id"]:
-            raise Refused("approve needs the id of what waits; `status` lists it")
-        qty = self._size(found, texts["shares"]) if verb is Verb.SPLIT else 0
-        if qty is None or (verb is Verb.SPLIT and qty <= 0):
-            raise Refused(f"{texts['shares']!r} is no number of shares")
-        self._emit(OperatorActed(verb, "control socket", found, take, texts["intent_id"], qty))
-        return {"ok": True, "verb": verb, "instrument": found, "take": take}
+            return _failure(f"{request.verb} failed: {type(error).__name__}: {error}")
 
 
 class KillFile:
@@ -259,15 +213,6 @@ class ControlClient:
             return msgspec.json.decode(line, type=dict[str, Any])
         except msgspec.MsgspecError as error:
             raise Unanswered(f"{verb}: the daemon's answer cannot be read: {error}") from None
-
-
-def _verb(text: str) -> Verb:
-    for verb in ACTS:
-        if verb == text:
-            return verb
-    known = [*READS, *(verb.value for verb in ACTS)]
-    near = difflib.get_close_matches(text, known, 1)
-    raise Refused(f"unknown verb {text[:40]!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"))
 
 
 def _line(answer: dict[str, Any]) -> bytes:

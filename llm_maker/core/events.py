@@ -454,10 +454,11 @@ class IntentReceived(Event, frozen=True, tag=True):
 
 
 class ParamsChanged(Event, frozen=True, tag=True):
-    """A reload: the encoded parameters (JSON of `params.Params` and of the strategy's own)."""
+    """A reload: the encoded parameters (JSON of `params.Params` and of the strategy's own). `who` empty: the start did it."""
 
     params: msgspec.Raw
     strategy_params: msgspec.Raw
+    who: str = ""
 
 
 class StorageFailed(Event, frozen=True, tag=True):

@@ -126,6 +126,8 @@ def _start_intent(step: Step, intent: Intent | None) -> None:
 def on_params(step: Step, event: ParamsChanged) -> None:
     """New numbers from a reload; nothing else changes, and every market is looked at again."""
     state = step.state
+    if event.who:
+        step.notice(Level.WARNING, "operator_reload", f"reload by {event.who}: new numbers are in force")
     state.params = msgspec.json.decode(event.params, type=Params)
     state.strategy_params = msgspec.json.decode(event.strategy_params, type=step.strategy.params_type)
     for market in state.markets.values():

@@ -33,6 +33,8 @@ class DaemonLog:
         self._show = show
         self.now: Callable[[], int] | None = None
         """Market time, once there is one; what is said before has no timestamp."""
+        self.also: Callable[[int, Notice], None] = lambda ts, notice: None
+        """Hears every line that is written here, secrets taken out, at its market time (0: there is none yet)."""
         self._logger: Any = structlog.wrap_logger(
             self._file,
             processors=[self._redact, structlog.processors.JSONRenderer()],
@@ -42,16 +44,23 @@ class DaemonLog:
     def notice(self, ts: int, notice: Notice) -> None:
         """What the core told the operator, at market time `ts`."""
         self._emit(notice.level, notice.code, notice.text, timestamp=iso(ts), market_id=notice.instrument)
+        self._pass_on(ts, notice)
 
     def say(self, level: Level, code: str, text: str) -> None:
         """What a port or the wiring has to tell."""
-        self._emit(level, code, text, **({} if self.now is None else {"timestamp": iso(self.now())}))
+        now = 0 if self.now is None else self.now()
+        self._emit(level, code, text, **({"timestamp": iso(now)} if now else {}))
+        self._pass_on(now, Notice(level, code, text))
 
     def fault(self, fault: BaseException, resting: list[str]) -> None:
         """A bug of ours: the whole story into the file, one line to the person."""
         story = "".join(traceback.format_exception(fault))
         text = f"{type(fault).__name__}: {fault}; cancels sent for {len(resting)} orders {' '.join(resting)}"
         self._emit(Level.ERROR, "fault", text, traceback=story)
+        self._pass_on(0 if self.now is None else self.now(), Notice(Level.ERROR, "fault", text))
+
+    def _pass_on(self, ts: int, notice: Notice) -> None:
+        self.also(ts, Notice(notice.level, notice.code, self.redacted(notice.text), notice.instrument))
 
     def redacted(self, value: Any) -> Any:
         """The same value with every held secret replaced."""

@@ -1,0 +1,266 @@
+"""The operator's seat of one daemon: what its person sees, is told, and presses, whichever door they come by.
+
+It joins the rooms of `console/` with a running daemon: one desk behind the control socket, the HTTP server and the chat; one stream
+of what happened; one list of alarms. It reads the state between two events, and what it does to it is an event.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from llm_maker import __version__, reload
+from llm_maker.config import Config
+from llm_maker.config_text import ConfigError
+from llm_maker.console import view
+from llm_maker.console.alarms import Alarms
+from llm_maker.console.alerts import Alerts
+from llm_maker.console.board import Around, board, detail
+from llm_maker.console.chat import Chat
+from llm_maker.console.control import ControlFailed, ControlServer, KillFile
+from llm_maker.console.desk import Desk, Refused
+from llm_maker.console.history import Past
+from llm_maker.console.http import HttpServer
+from llm_maker.console.tail import Tail
+from llm_maker.core.commands import AnyCommand, Level, Notice
+from llm_maker.core.events import Event, ParamsChanged
+from llm_maker.core.state import State
+from llm_maker.keys import Secrets
+from llm_maker.port import Port
+from llm_maker.runtime.daemon_log import DaemonLog
+from llm_maker.runtime.inbox import Inbox
+from llm_maker.runtime.logs import Recorder
+from llm_maker.runtime.loop import Account, Session
+from llm_maker.runtime.service import Service
+from llm_maker.tuning import maker_params, run_params
+from llm_maker.twins import Twins
+from llm_maker.world import Refused as NotStarted
+from llm_maker.world import World
+
+LOOK_SECONDS = 1.0
+"""How often the curves are sampled and the alarms looked at, wall time."""
+PICTURE_SECONDS = 0.4
+"""However many screens look: the board is made at most this often."""
+FAREWELL_SECONDS = 5.0
+
+
+class Sat(Protocol):
+    """What the seat needs of a daemon."""
+
+    config: Config
+    home: Path
+    provider: str
+    world: World
+    twins: Twins
+    account: Account
+    session: Session
+    recorder: Recorder
+    inbox: Inbox | None
+    log: DaemonLog
+    read_config: Callable[[], Config] | None
+
+    @property
+    def state(self) -> State: ...
+    @property
+    def facts(self) -> dict[str, Any]: ...
+    @property
+    def speed(self) -> float: ...
+
+
+class Seat:
+    """Everything between a daemon and its person."""
+
+    def __init__(self, daemon: Sat, secrets: Secrets) -> None:
+        self._daemon = daemon
+        config = daemon.config
+        self._config = config
+        """As it is in force; a reload puts another in its place."""
+        find, size = (lambda text: view.find(daemon.state, text)), (lambda *of: view.units(daemon.state, *of))
+        self.desk = Desk(self.answer, find, size, self._reload)
+            self.answer, lambda text: view.find(daemon.state, text), lambda *of: view.units(daemon.state, *of), self._reload
+        )
+        self.tail = Tail(lambda: daemon.state)
+        self.past = Past()
+        self.alarms = Alarms(lambda: daemon.state, config.alerts.unknown_order_seconds, daily_summary=config.alerts.daily_summary)
+        money = "REAL MONEY" if config.mode == "live" else "PAPER"
+        urls = secrets.get("LLM_MAKER_ALERT_URLS") or ""
+        self.alerts = Alerts(config.alerts, urls, f"{config.account} on {config.venue}, {money}", daemon.log.say)
+        self.service = Service()
+        self._token = secrets.get("LLM_MAKER_TELEGRAM_TOKEN") or ""
+        self._began = time.monotonic()
+        self._look = self._picture_due = 0.0
+        self._picture: dict[str, Any] | None = None
+        self._loop_delays: list[tuple[float, float]] = []
+        self.http: HttpServer | None = None
+        daemon.log.also = self._hear
+
+    # What the seat hears.
+
+    def record(self, seq: int, ts: int, event: Event, commands: list[AnyCommand]) -> None:
+        """A step of the account, after the recorder has written it."""
+        self._daemon.recorder.record(seq, ts, event, commands)
+        self.tail.record(seq, ts, event, commands)
+
+    def _hear(self, ts: int, notice: Notice) -> None:
+        self.tail.hear(ts, notice)
+        self.alarms.hear(ts, notice)
+        self.alerts.hear(ts, notice)
+
+    def idle(self) -> None:
+        """Between two events, very often: nearly free unless a look is due."""
+        now = time.monotonic()
+        if now < self._look:
+            return
+        self._look = now + LOOK_SECONDS
+        daemon = self._daemon
+        self.past.look(daemon.state, daemon.twins.difference_usd())
+        for notice in self.alarms.look():
+            daemon.log.notice(daemon.state.now, notice)
+        self.service.alive()
+
+    # The doors.
+
+    def ports(self) -> list[Port]:
+        """What a person reaches the daemon by. Raises `world.Refused` where live would have no stop verbs."""
+        daemon, config = self._daemon, self._config
+        self.desk.session = daemon.state.session
+        control = ControlServer(daemon.home, self.desk)
+        found: list[Port] = [KillFile(daemon.home), self.alerts]
+        try:
+            control.open()
+            found.append(control)
+        except ControlFailed as error:
+            if config.mode == "live":
+                raise NotStarted(f"{error}; live needs its stop verbs") from None
+            daemon.log.say(Level.WARNING, "control", str(error))
+        if config.console.http:
+            self.http = HttpServer(daemon.home, self.desk, config.console, daemon.log.say)
+            found.append(self.http)
+        if self._token and config.alerts.telegram_chats:
+            found.append(Chat(self.desk, self._token, config.alerts.telegram_chats, config.alerts.telegram_host, daemon.log.say))
+        return found
+
+    # What is read.
+
+    def answer(self, verb: str, args: dict[str, Any]) -> dict[str, Any]:
+        """What a reading verb is told; what only the wiring knows is added to the view. Raises `Refused`."""
+        daemon = self._daemon
+        match verb:
+            case "board":
+                return self._board(_since(args))
+            case "detail":
+                market = daemon.state.markets[self._market(args)]
+                return dict(detail(daemon.state, market, self.tail.of(market.instrument.id)))
+            case "history":
+                found = self._market(args) if args.get("market") else ""
+                marks = [e for e in self.tail.of(found, 2_000) if e["kind"] in ("fill", "signal")][-200:] if found else []
+                return self.past.told(daemon.state, found, marks)
+            case "changes":
+                return reload.told(self._plan())
+        told = view.ask(daemon.state, verb, args)
+        if verb == "status":
+            told |= {"simulated": daemon.world.market is not None, "twin": daemon.twins.told(), **daemon.facts}
+            told["page"] = self.http.address if self.http else ""
+        if verb == "markets":
+            out = [c for c in daemon.world.universe.choices.values() if not c.chosen]
+            told["not_chosen"] = [{"market_id": c.instrument, "question": c.question, "why": c.why} for c in out]
+        return told
+
+    def _market(self, args: dict[str, Any]) -> str:
+        text = str(args.get("market", ""))
+        found = view.find(self._daemon.state, text)
+        if found is None:
+            raise Refused(f"no market {text!r} here, or more than one; `llm-maker markets` lists them")
+        return found
+
+    def _board(self, since: int) -> dict[str, Any]:
+        """One picture for all who look; only the stream is each one's own."""
+        now = time.monotonic()
+        if self._picture is None or now >= self._picture_due:
+            self._picture = dict(board(self._daemon.state, self._around()))
+            self._picture_due = time.monotonic() + PICTURE_SECONDS
+        return self._picture | {"tail": self.tail.since(since), "last": self.tail.last}
+
+    def _around(self) -> Around:
+        daemon = self._daemon
+        live = daemon.provider not in ("none", "simulated")
+        return Around(
+            version=__version__,
+            venue=daemon.config.venue,
+            provider=daemon.provider,
+            simulated=daemon.world.market is not None,
+            started_ns=daemon.state.counts.started_ns,
+            twin=daemon.twins.told(),
+            health=self._health(),
+            model_cost_today=None,
+            model_budget=self._config.llm.daily_budget_usd if live else None,
+            alarms=self.alarms.board(),
+            tail=[],
+            last=self.tail.last,
+        )
+
+    def _health(self) -> dict[str, Any]:
+        daemon = self._daemon
+        return {
+            "rss_mb": round(_rss_mb(), 1),
+            "uptime_s": round(time.monotonic() - self._began, 1),
+            "events": daemon.session.events,
+            "inbox": len(daemon.inbox) if daemon.inbox is not None else 0,
+            "storage_failed": daemon.account.storage_failed,
+        }
+
+    # What is changed.
+
+    def _plan(self) -> reload.Plan:
+        if self._daemon.read_config is None:
+            raise Refused("this daemon has no configuration file to read again")
+        try:
+            return reload.plan(self._config, self._daemon.read_config)
+        except ConfigError as error:
+            raise Refused(str(error)) from None
+
+    def _reload(self, plan_id: str, who: str) -> dict[str, Any]:
+        """What was shown is what is done; the twins follow."""
+        daemon, found = self._daemon, self._plan()
+        told = reload.told(found)
+        if plan_id != found.id:
+            raise Refused("the file has changed since it was shown, or nothing was shown: `llm-maker reload` again")
+        refused = [change for change in found.changes if not change.allowed]
+        if refused:
+            raise Refused(f"{refused[0].key} cannot change while running: {refused[0].why}")
+        assert daemon.inbox is not None
+        params = run_params(found.config, daemon.provider, daemon.speed)
+        maker = maker_params(found.config)
+        event = ParamsChanged(msgspec.Raw(msgspec.json.encode(params)), msgspec.Raw(msgspec.json.encode(maker)), who)
+        daemon.inbox.put(event, daemon.account.name)
+        daemon.twins.reload(params, maker, daemon.inbox, who)
+        self._config = found.config
+        return told
+
+    async def farewell(self) -> None:
+        """The run has ended, well or by a fault: the last words leave."""
+        self.service.stopping()
+        await self.alerts.farewell(FAREWELL_SECONDS)
+
+
+def _since(args: dict[str, Any]) -> int:
+    since = args.get("since", 0)
+    if not isinstance(since, int) or isinstance(since, bool):
+        raise Refused("since is a number: what `last` said")
+    return since
+
+
+def _rss_mb() -> float:
+    """Of now where the system tells it (Linux); else the highest so far."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    return pages * resource.getpagesize() / (1 << 20)
