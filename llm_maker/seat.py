@@ -83,8 +83,6 @@ class Seat:
         """As it is in force; a reload puts another in its place."""
         find, size = (lambda text: view.find(daemon.state, text)), (lambda *of: view.units(daemon.state, *of))
         self.desk = Desk(self.answer, find, size, self._reload)
-            self.answer, lambda text: view.find(daemon.state, text), lambda *of: view.units(daemon.state, *of), self._reload
-        )
         self.tail = Tail(lambda: daemon.state)
         self.past = Past()
         self.alarms = Alarms(lambda: daemon.state, config.alerts.unknown_order_seconds, daily_summary=config.alerts.daily_summary)
