@@ -33,6 +33,8 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", _connect_here)
     for name in [name for name in os.environ if name.startswith("LLM_MAKER__") or name.endswith("_API_KEY")]:
         monkeypatch.delenv(name)
+    # A daemon of a test serves no page unless its test wants one (`LLM_MAKER__CONSOLE__HTTP=true`): it costs a quarter of a second.
+    monkeypatch.setenv("LLM_MAKER__CONSOLE__HTTP", "false")
 
 
 @pytest.fixture
