@@ -11,7 +11,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: run install test prove bench check clean venv
+.PHONY: run install test prove bench check audit docs clean venv
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.installed
@@ -30,9 +30,18 @@ prove: $(VENV)/.installed-bench
 bench: $(VENV)/.installed-bench
 	@$(PY) -m benchmarks $(ARGS)
 
-# Style, types, the import contract and our bans, alone.
+# Style, types, the import contract and our bans, alone; then the audit.
 check: $(VENV)/.installed-dev
 	@$(PY) -m pytest -q tests/test_tidy.py
+	@$(PY) deploy/audit.py
+
+# Known holes in what we depend on, where a package index can be asked.
+audit: $(VENV)/.installed-dev
+	@$(PY) deploy/audit.py
+
+# The pages that are made of the program itself.
+docs: $(VENV)/.installed
+	@$(PY) -m llm_maker.config_reference > docs/.configuration.md && mv docs/.configuration.md docs/configuration.md
 
 # What can be made again; never .venv, logs/ or positions/.
 clean:

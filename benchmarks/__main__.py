@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import hot, live, process
+from benchmarks import hot, live, process, watched
 from benchmarks.rows import FULL, TINY, Row, Size, as_plain, table
 
 Benchmark = Callable[[Size, Path], list[Row]]
@@ -29,6 +29,7 @@ LIVE: dict[str, Benchmark] = {
     "burst": live.burst,
     "wire": live.wire,
     "live_memory": live.live_memory,
+    "watched": watched.watched,
 }
 """At a venue on loopback."""
 ALL = BENCHMARKS | LIVE

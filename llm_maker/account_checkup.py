@@ -26,7 +26,7 @@ from llm_maker.venues.polymarket.rest import Clob
 GAS_WARNING = 10**17
 """0.1 POL, in the chain's smallest unit: dozens of merges."""
 WITH_API_KEY = ("standing", "orders", "money")
-WITH_WALLET = ("contract", "api key", *WITH_API_KEY, "merges")
+WITH_WALLET = ("contract", "api key", *WITH_API_KEY, "selling", "merges")
 
 
 async def examine(config: Config, secrets: Secrets, pace: Pace, tell: Tell, known: Collection[str], *, running: bool) -> None:
@@ -64,6 +64,7 @@ async def examine(config: Config, secrets: Secrets, pace: Pace, tell: Tell, know
             tell(await bounded("standing", _standing(clob), pace))
             tell(await bounded("orders", _orders(clob, made, known, running=running), pace))
             tell(await bounded("money", _money(clob, found, config), pace))
+        tell(await bounded("selling", _selling(found, rpc), pace))
         tell(await bounded("merges", _merges(config, secrets, found, rpc, pace), pace))
     finally:
         await rpc.close()
@@ -167,6 +168,19 @@ async def _money(clob: Clob, wallet: Wallet, config: Config) -> Check:
         text = f"{usd(balance):,.2f} pUSD is less than risk.bankroll_usd ({bankroll:,.2f})"
         return Check("money", "warning", text, "deposit, or lower risk.bankroll_usd: limits are shares of it")
     return Check("money", "ok", f"{usd(balance):,.2f} pUSD, and both exchanges may take it")
+
+
+async def _selling(wallet: Wallet, rpc: Rpc) -> Check:
+    """Whether the exchanges may take our shares: without it every exit is refused with `not enough balance / allowance`."""
+    for name, call in await asyncio.to_thread(transactions.selling_calls, wallet.maker):
+        answer = await rpc.words(call.to, call.data)
+        if not answer.ok:
+            text = f"whether shares can be sold is not known: {answer.error}"
+            return Check("selling", "warning", text, "set polymarket.hosts.rpc to another Polygon node")
+        if not any(answer.result):
+            text = f"{name} may not take the wallet's shares: what is bought there cannot be sold"
+            return Check("selling", "failed", text, "allow it once on the site: sell something there in such a market")
+    return Check("selling", "ok", "both exchanges may take our shares")
 
 
 async def _merges(config: Config, secrets: Secrets, wallet: Wallet, rpc: Rpc, pace: Pace) -> Check:

@@ -41,6 +41,7 @@ from llm_maker.runtime.ledger import Ledger
 from llm_maker.runtime.locks import Lock, lock_home, lock_wallet
 from llm_maker.runtime.logs import Recorder
 from llm_maker.runtime.loop import Account, Session, fault_of
+from llm_maker.runtime.memory_guard import keep_private
 from llm_maker.runtime.replay import OF_A_FEED, OF_A_VENUE
 from llm_maker.runtime.timeline import Ticker, Timeline
 from llm_maker.seat import Seat
@@ -90,6 +91,8 @@ class Daemon:
         self.config, self.home, self.options, self.say = config, home, options, say
         self.read_config, self.speed = read_config, options.speed
         self.began = time.monotonic()
+        if config.mode == "live" and (trouble := keep_private()):
+            raise Refused(trouble)
         simulated_feed = options.tape is None and config.venue == "simulated"
         self.mind = Mind(config, secrets, simulated_feed=simulated_feed, base=options.base or home)
         self.provider = self.mind.provider

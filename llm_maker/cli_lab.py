@@ -21,6 +21,7 @@ from llm_maker.cli_shared import (
     load,
     overrides,
     progress,
+    read,
     stderr_line,
 )
 
@@ -114,6 +115,64 @@ def record(
         print(f"play it: llm-maker backtest --tape {done['tape']}")
 
 
+class _Person:
+    """A terminal for the wizard."""
+
+    def say(self, line: str = "") -> None:
+        print(line)
+
+    def ask(self, question: str, default: str, *, hidden: bool = False) -> str:
+        return str(typer.prompt(question, default=default, show_default=bool(default), hide_input=hidden))
+
+    def confirm(self, question: str, *, default: bool) -> bool:
+        return bool(typer.confirm(question, default=default))
+
+
+@app.command()
+def init(
+    home: Home = HERE,
+    venue: Annotated[str | None, typer.Option(help="simulated or polymarket.")] = None,
+    mode: Annotated[str | None, typer.Option(help="paper or live.")] = None,
+    provider: Annotated[str | None, typer.Option(help="Whom to ask: `llm.provider`.")] = None,
+    bankroll: Annotated[float | None, typer.Option(metavar="USD", help="What to put at work: `risk.bankroll_usd`.")] = None,
+    page: Annotated[bool | None, typer.Option("--page/--no-page", help="Whether the page is served.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: what is not given stays as it is, or at its default.")] = False,
+) -> None:
+    """A few questions, then config.yaml and .env in the home. Enter all the way: paper money, the simulated market, no key."""
+    import os
+    import sys
+
+    from llm_maker import wizard
+    from llm_maker.config_text import ConfigError
+
+    given = overrides(venue=venue, mode=mode, llm__provider=provider, risk__bankroll_usd=bankroll, console__http=page)
+    if not yes and not sys.stdin.isatty():
+        fail("init asks questions: type it in a terminal, or give --yes", BAD_USAGE)
+    with faults(home):
+        try:
+            there = wizard.standing(home, os.environ, given)
+            chosen = wizard.Chosen(there.begin, {}) if yes else wizard.Interview(_Person(), there).whole()
+            wizard.ready(chosen, there)
+            lines = wizard.differences(there, chosen)
+            if yes and chosen.config.mode == "live":
+                lines = [*lines, *wizard.limits(chosen.config)] if lines else []
+            for line in lines:
+                print(line)
+            if lines and not yes and not typer.confirm("write this?", default=True):
+                fail("nothing was written", FAILED)
+            for line in wizard.write(there, chosen) if lines else ["nothing to write: the files say this already"]:
+                print(line)
+        except ConfigError as error:
+            fail(str(error), BAD_USAGE)
+        except (typer.Abort, KeyboardInterrupt):
+            fail("nothing was written", FAILED)
+    look, run = wizard.command("doctor", home), wizard.command("run", home)
+    print(f"next: `{look}` looks everything over, `{run}` starts it")
+    live = chosen.config.mode == "live" and not yes
+    if live and typer.confirm("look everything over now?", default=True):
+        doctor(config=home / "config.yaml", home=home)
+
+
 @app.command()
 def doctor(
     config: ConfigFile = SHIPPED,
@@ -137,6 +196,8 @@ def doctor(
     from llm_maker.runtime.clock import LiveClock
     from llm_maker.venues.net import Pace
 
+    if as_json:
+        _legible(config, overrides(venue=venue, mode=mode), home)
     loaded, secrets = load(config, overrides(venue=venue, mode=mode), home)
 
     def progress(check: Any) -> None:
@@ -163,3 +224,15 @@ def doctor(
         print(f"{len(found)} checks, {len(bad)} failed" if bad else f"{len(found)} checks, none failed")
     if bad:
         raise typer.Exit(FAILED)
+
+
+def _legible(config: Path, changed: dict[str, Any], home: Path) -> None:
+    """A program that reads the findings gets a config that is wrong as one of them."""
+    from llm_maker.config_text import ConfigError
+
+    try:
+        read(config, changed, home)
+    except ConfigError as error:
+        check = {"name": "config", "state": "failed", "text": str(error), "cure": "correct it; docs/configuration.md has every key"}
+        print(json.dumps({"ok": False, "checks": [check]}))
+        raise typer.Exit(BAD_USAGE) from None

@@ -90,6 +90,7 @@ def faults(home: Path = HERE, secrets: Sequence[str] = ()) -> Iterator[None]:
             story = home / "logs" / "fault.txt"
             with contextlib.suppress(OSError):  # nothing else is left to tell it with but the line itself
                 story.parent.mkdir(parents=True, exist_ok=True)
+                story.touch(mode=0o600)
                 story.write_text(hidden(traceback.format_exc()))
             fail(f"a fault of our own: {type(fault).__name__}: {text}; the whole story is in {story}", FAILED)
         fail(text, code)

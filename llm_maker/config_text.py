@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -144,8 +144,8 @@ def _fault_text(path: str, fault: Any, model: type[BaseModel], secrets: Sequence
         if not key or _section_of(known[key]):
             return f"{key}: {cause}" if key else cause
         return f"{path} is {_shown(fault['input'])}, which {cause}"
-    allowed = _allowed(known[key]) if key else "a list of 'key: value' lines"
-    return f"{path} is {_shown(fault['input'])}; must be {allowed}"
+    wanted = allowed(known[key]) if key else "a list of 'key: value' lines"
+    return f"{path} is {_shown(fault['input'])}; must be {wanted}"
 
 
 def _prefixes(path: str) -> Iterator[list[str]]:
@@ -169,7 +169,7 @@ def _unknown(path: str, model: type[BaseModel], secrets: Sequence[str]) -> str:
     return f"unknown key '{path}'; known here: {', '.join(known.rpartition('.')[2] for known in siblings)}"
 
 
-def _allowed(field: FieldInfo) -> str:
+def allowed(field: FieldInfo) -> str:
     """What a key may be, in people's words, from its declaration."""
     options = [kind for kind in get_args(field.annotation) if kind is not type(None)]
     empty = ", or empty" if type(None) in get_args(field.annotation) else ""
@@ -183,8 +183,11 @@ def _allowed(field: FieldInfo) -> str:
     if kind is str:
         pattern = next((bound.pattern for bound in field.metadata if hasattr(bound, "pattern")), None)
         return f"a text{f' like {pattern}' if pattern else ''}{empty}"
-    if kind == tuple[str, ...]:
-        return "a list of texts"
+    if get_origin(kind) is tuple:
+        of = get_args(kind)[0]
+        return f"a list of {'texts' if of is str else 'whole numbers' if of is int else 'sections'}"
+    if get_origin(kind) is dict:
+        return "'key: value' lines"
     return f"one of {', '.join(str(option) for option in options)}"
 
 

@@ -6,6 +6,7 @@ It wires the checks and looks at what is local; the venue's own are in `checkup`
 from __future__ import annotations
 
 import asyncio
+import difflib
 import shutil
 import stat
 import tempfile
@@ -13,13 +14,15 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from llm_maker import account_checkup, checkup
+from llm_maker import account_checkup, checkup, local_checkup
 from llm_maker.checkup import Check, Tell, telling
+from llm_maker.comeback import TAPE
 from llm_maker.config import Config
 from llm_maker.config_llm import BUILT_IN
+from llm_maker.config_text import ConfigError
 from llm_maker.console.control import ControlClient, ControlFailed, ControlServer, NotRunning, Unanswered
 from llm_maker.console.desk import Desk
-from llm_maker.keys import Secrets
+from llm_maker.keys import SECRET_NAMES, Secrets, read_env
 from llm_maker.llm.build import NotAvailable, Plan, client_of, news_plan, pricer_of, resolve, templates_of
 from llm_maker.llm.probe import probe
 from llm_maker.runtime.clock import LiveClock
@@ -53,11 +56,17 @@ async def examine(
     pace = pace or Pace(LiveClock().now)
     running = await asyncio.to_thread(_running, home)
     file = env_file or (home / ".env" if (home / ".env").exists() else Path(".env"))
-    for check in (_config(config), _env(file), _home(home), _disk(home, config), _control(home, running), _kill(home)):
+    own = (_config(config), _env(file), _home(home), _past(home, config), _disk(home, config), _control(home, running), _kill(home))
+    for check in own:
         tell(check)
-    await _models(config, secrets, base or home, tell, pace)
+    for check in local_checkup.machine(config, home, running=running):
+        tell(check)
+    asked = await _models(config, secrets, base or home, tell, pace)
+    for check in await asyncio.to_thread(local_checkup.judged, config, secrets, asked=asked):
+        tell(check)
     if config.venue != "polymarket":
         tell(Check("venue", "ok", f"{config.venue} comes with the program: no network, no key"))
+        tell(Check("clock", "skipped", "no venue is asked; the simulated market has a time of its own"))
         return found
     tell(checkup.signing())
     await checkup.public(config, pace, tell)
@@ -81,6 +90,14 @@ def _env(file: Path) -> Check:
         return Check("secrets", "failed", f"{file} cannot be looked at: {error.strerror}", "check its folder's permissions")
     if mode & 0o077:
         return Check("secrets", "warning", f"{file} can be read by others (mode {mode:04o})", f"chmod 600 {file}")
+    try:
+        strange = local_checkup.unknown_names(list(read_env(file, {})))
+    except ConfigError as error:
+        return Check("secrets", "failed", str(error), f"correct {file}")
+    if strange:
+        near = difflib.get_close_matches(strange[0], SECRET_NAMES, 1)
+        cure = f"rename it {near[0]}, or take it out" if near else "take it out; .env.example has the names"
+        return Check("secrets", "warning", f"{file}: nobody reads {', '.join(strange[:3])}", cure)
     return Check("secrets", "ok", f"{file} is yours alone")
 
 
@@ -99,9 +116,24 @@ def _home(home: Path) -> Check:
             pass
     except OSError as error:
         return Check("home", "failed", f"{place} cannot be written: {error.strerror}", "choose another --home, or its owner")
+    remote = local_checkup.network_disk(place)
+    if remote:
+        text = f"{place} is on a network filesystem ({remote}), where locks and the ledger cannot be trusted"
+        return Check("home", "failed", text, "choose another --home, on a disk of this machine")
     return Check(
         "home", "ok", f"{home.absolute()} can be written" + ("" if place == home.absolute() else " (it is still to be made)")
     )
+
+
+def _past(home: Path, config: Config) -> Check:
+    """A home belongs to one venue and one kind of money; another is refused at the start."""
+    there = sorted(folder.name for folder in (home / "logs" / "journal").glob("*") if any(folder.glob("journal-*")))
+    played = [name.split("-", 2) for name in there if TAPE not in name]
+    other = next((parts for parts in played if parts[:2] != [config.venue, config.mode]), None)
+    if other is not None:
+        text = f"{home.absolute()} is a home of {other[1]} on {other[0]}, and this is {config.mode} on {config.venue}"
+        return Check("past", "failed", text, "give another --home, or set venue and mode back")
+    return Check("past", "ok", "it has run here before, and goes on" if played else "nothing has run here yet")
 
 
 def _disk(home: Path, config: Config) -> Check:
@@ -160,15 +192,18 @@ def _kill(home: Path) -> Check:
     return Check("kill file", "ok", f"`touch {file}` stops a daemon, whatever else is dead")
 
 
-async def _models(config: Config, secrets: Secrets, base: Path, tell: Callable[[Check], None], pace: Pace) -> None:
-    """Whom the slow loop and the scout would ask: each answers a tiny question, or says why not. It costs a fraction of a cent."""
+async def _models(config: Config, secrets: Secrets, base: Path, tell: Callable[[Check], None], pace: Pace) -> bool:
+    """Whom the slow loop and the scout would ask: each answers a tiny question, or says why not. It costs a fraction of a cent.
+
+    Whether any would be asked by the slow loop.
+    """
     try:
         mind = resolve(config, secrets, simulated_feed=config.venue == "simulated")
         news = news_plan(config, secrets)
         templates = templates_of(config, base)
     except NotAvailable as error:
         tell(Check("model", "failed", str(error), "mend it in .env or in the section llm, or set llm.provider: auto"))
-        return
+        return False
     if not mind.members:
         wanted = mind.provider == "none" and config.llm.provider != "none"
         cure = "put a model's key into .env (see .env.example), or set llm.provider: none" if wanted else ""
@@ -180,6 +215,7 @@ async def _models(config: Config, secrets: Secrets, base: Path, tell: Callable[[
         tell(await checkup.bounded(what, _probed(what, plan, config, secrets), pace))
     if any(template.name != BUILT_IN for template in templates):
         tell(Check("prompts", "ok", ", ".join(f"{t.name} ({t.version})" for t in templates)))
+    return bool(mind.members)
 
 
 _MODEL_CURES = {

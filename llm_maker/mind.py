@@ -89,6 +89,7 @@ class Mind:
         self._say: Callable[[Level, str], None] = lambda level, text: None
         self._learner: Learner | None = None
         self._writing: asyncio.Future[None] | None = None
+        self._analysts_budget: DailyBudget | None = None
 
     def analyst(self, house: House) -> Port | None:
         """The port that asks real models, with what is left of today's budget; None for rules and for the simulated one."""
@@ -105,8 +106,9 @@ class Mind:
             if self._config.logging.raw_llm:
                 raw.write([_line(house.log.redacted(msgspec.to_builtins(facts)))])
 
+        self._analysts_budget = self._budget(house, BUDGET, self._config.llm.daily_budget_usd)
         around = Surroundings(
-            budget=self._budget(house, BUDGET, self._config.llm.daily_budget_usd),
+            budget=self._analysts_budget,
             record=remember,
             say=self._say,
             skills=_Skills(house.state),
@@ -232,6 +234,10 @@ class Mind:
     def facts_of(self, request_id: str) -> dict[str, Any]:
         """What a call took, once."""
         return self._facts.pop(request_id, {})
+
+    def spent_today_usd(self) -> float | None:
+        """What the analyst's calls have cost since 00:00 UTC, by the wall clock as its budget goes; None: no model is paid."""
+        return None if self._analysts_budget is None else float(self._analysts_budget.spent_usd(self._wall()))
 
     async def hang_up(self) -> None:
         """Close every client."""

@@ -11,7 +11,7 @@ from eth_account import Account
 from eth_account.messages import encode_typed_data
 
 from benchmarks import __main__ as main
-from benchmarks import legs, live
+from benchmarks import legs, live, watched
 from benchmarks.digests import digest, signed_by
 from benchmarks.loopback_markets import BUY, SELL, Feed, Market
 from benchmarks.reactions import Reactions, Resting
@@ -27,7 +27,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only 
 
 
 def test_every_live_benchmark_is_tested_here():
-    assert list(main.LIVE) == ["sign", "burst", "wire", "live_memory"]
+    assert list(main.LIVE) == ["sign", "burst", "wire", "live_memory", "watched"]
     assert list(main.ALL) == [*main.BENCHMARKS, *main.LIVE]
 
 
@@ -55,6 +55,15 @@ def test_both_legs_answer_on_the_wire(tmp_path):
             if not legs.missing_bot():
                 assert rows[f"{words}, {rate}/s: p50 over the typical bot's"].goal == 0.5
                 assert rows[f"{words}, {rate}/s: p99 over the typical bot's"].goal == 0.5
+
+
+@pytest.mark.prove
+def test_the_daemon_is_measured_alone_and_watched(tmp_path):
+    rows = {r.name: r for r in watched.watched(TINY, tmp_path)}
+    for rate in TINY.live_rates:
+        for words in KINDS[:2]:
+            assert all(rows[f"{words}, {rate}/s: {name}"].value > 0 for name in ("alone", "watched"))
+            assert rows[f"{words}, {rate}/s: p99 watched over alone"].goal == watched.GOAL
 
 
 def test_without_the_typical_bot_ours_is_measured_alone_and_says_so(tmp_path, monkeypatch):

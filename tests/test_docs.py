@@ -248,7 +248,7 @@ def test_the_guide_names_every_halt():
 def test_the_guide_explains_every_check_of_the_doctor():
     """The table has exactly the checks that the sources make, but those of the round trip."""
     made: set[str] = set()
-    for name in ("doctor.py", "checkup.py", "account_checkup.py"):
+    for name in ("doctor.py", "checkup.py", "local_checkup.py", "account_checkup.py"):
         for node in ast.walk(ast.parse((ROOT / "llm_maker" / name).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Check":
                 made |= {plain for plain in [_constant(node.args[0])] if plain}

@@ -4,10 +4,12 @@ daemon dies in the middle; then every file, every line for a person and every bo
 from __future__ import annotations
 
 import asyncio
+import http.server
 import json
 import sqlite3
 import sys
 import threading
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -88,6 +90,72 @@ def config_for(server: ModelServer) -> dict[str, Any]:
     return {"llm": llm, "strategy": strategy, "logging": {"journal_max_mb": 0.2}, "paper": {"markets": 3}}
 
 
+class Looker(threading.Thread):
+    """A person at the page, while there is one: what each reading door answers, again and again."""
+
+    PATHS = ("/api/status", "/api/markets", "/api/changes", "/api/history", "/metrics", "/", "/healthz")
+
+    def __init__(self, home: Path) -> None:
+        super().__init__()
+        self.home, self.over = home, threading.Event()
+        self.heard: dict[str, bytes] = {}
+
+    def run(self) -> None:
+        while not self.over.wait(0.2):
+            try:
+                self._look()
+            except (OSError, ValueError):
+                continue  # it is not there yet, or no longer
+
+    def _look(self) -> None:
+        place = json.loads((self.home / "positions" / "http.json").read_text())["address"]
+        key = (self.home / "positions" / "http_key").read_text().strip()
+
+        def ask(path: str, query: str = "") -> bytes:
+            asked = urllib.request.Request(place + path + query, headers={"Authorization": f"Bearer {key}"})
+            with urllib.request.urlopen(asked, timeout=5) as answer:
+                raw: bytes = answer.read()
+            self.heard[path] = self.heard.get(path, b"") + raw
+            return raw
+
+        for path in self.PATHS:
+            ask(path)
+        for row in json.loads(ask("/api/board"))["rows"][:1]:
+            for verb in ("why", "detail", "history"):
+                ask(f"/api/{verb}", f"?market={row['market_id']}")
+
+
+class Webhook(http.server.BaseHTTPRequestHandler):
+    """Where alarms are sent; keeps their bodies."""
+
+    bodies: list[bytes]
+
+    def do_POST(self) -> None:
+        self.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing on the terminal."""
+
+
+@contextmanager
+def watched(home: Path) -> Iterator[tuple[Looker, list[bytes], str]]:
+    """Page and alarms of the daemons of `home`: who looks, what was sent, and the address it is sent to."""
+    bodies: list[bytes] = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Hook", (Webhook,), {"bodies": bodies}))
+    threading.Thread(target=server.serve_forever).start()
+    looker = Looker(home)
+    looker.start()
+    try:
+        yield looker, bodies, f"json://127.0.0.1:{server.server_port}"
+    finally:
+        looker.over.set()
+        looker.join(20)
+        server.shutdown()
+        server.server_close()
+
+
 def files(home: Path) -> Iterator[tuple[Path, bytes]]:
     """Every file with its bytes, unpacked."""
     for path in sorted(home.rglob("*")):
@@ -128,7 +196,13 @@ def test_no_secret_is_written_shown_or_sent(tmp_path: Path, monkeypatch: pytest.
         return stop.value.code
 
     secrets = list(MARKED.values())
-    with serving(ModelServer(fault=fault, answer=answer, search_text=notes, key=None, secrets=secrets)) as server:
+    monkeypatch.setenv("LLM_MAKER__CONSOLE__HTTP", "true")
+    monkeypatch.setenv("LLM_MAKER__CONSOLE__HTTP_PORT", "0")
+    with (
+        serving(ModelServer(fault=fault, answer=answer, search_text=notes, key=None, secrets=secrets)) as server,
+        watched(tmp_path) as (looker, sent, hook),
+    ):
+        monkeypatch.setenv("LLM_MAKER_ALERT_URLS", f"{hook}/{MARKED['LLM_MAKER_ALERT_URLS']}")
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config_for(server)))
         assert run("--until", "100") == 0
         dies_after(monkeypatch, 20, ValueError(f"a foreign library said: {' '.join(secrets)}"))
@@ -141,6 +215,13 @@ def test_no_secret_is_written_shown_or_sent(tmp_path: Path, monkeypatch: pytest.
     assert found == {} and leaks((shown.out + shown.err).encode()) == []
     assert "a fault of our own: ValueError: a foreign library said: *** ***" in shown.err
     everything_was_there(tmp_path)
+    doors = {"/api/board", "/api/status", "/api/changes", "/api/why", "/api/detail", "/metrics", "/", "/healthz"}
+    assert doors <= set(looker.heard) and {door: leaks(raw) for door, raw in looker.heard.items() if leaks(raw)} == {}
+    assert b"your key is ***" in looker.heard["/api/board"] + looker.heard["/api/detail"], "what a model says was shown"
+    assert any(b"a foreign library said: *** ***" in body for body in sent) and leaks(b"".join(sent)) == []
+    key = (tmp_path / "positions" / "http_key").read_bytes().strip()
+    told = [raw for path, raw in files(tmp_path) if path.name != "http_key"] + [*looker.heard.values(), shown.err.encode(), *sent]
+    assert len(key) >= 20 and not any(key in raw for raw in told), "the page's own key is in its file alone"
 
 
 def dies_after(monkeypatch: pytest.MonkeyPatch, looks: int, error: Exception) -> None:

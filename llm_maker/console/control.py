@@ -13,7 +13,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -30,7 +30,6 @@ MAX_SOCKET_PATH_BYTES = 100
 IDLE_SECONDS = 30.0
 KILL_CHECK_SECONDS = 0.5
 _TEMP_PREFIX = "llm_maker-"
-WHO = "control socket"
 VIEW_FAULTS = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
 
 
@@ -49,6 +48,8 @@ class Unanswered(Exception):
 class _Request(msgspec.Struct, forbid_unknown_fields=True):
     verb: str
     args: dict[str, Any] = {}
+    who: Literal["control socket", "top"] = "control socket"
+    """The door within the door; nobody can pass for another."""
 
 
 class _Place(msgspec.Struct):
@@ -160,7 +161,7 @@ class ControlServer:
         except (msgspec.MsgspecError, RecursionError) as error:
             return _failure(f"not a request: {error}")
         try:
-            return _line(self._desk.answer(request.verb, request.args, WHO))
+            return _line(self._desk.answer(request.verb, request.args, request.who))
         except Refused as error:
             return _failure(str(error))
         except VIEW_FAULTS as error:
@@ -198,14 +199,14 @@ class ControlClient:
     """The other end, for the command line: blocking, one call a connection."""
 
     @staticmethod
-    def call(home: Path, verb: str, args: dict[str, Any] | None = None, timeout: float = 5.0) -> dict[str, Any]:
+    def call(home: Path, verb: str, args: dict[str, Any] | None = None, timeout: float = 5.0, who: str = "") -> dict[str, Any]:
         """The daemon's answer (`ok` False and `error` when it refuses). Raises `NotRunning` or `Unanswered`.
 
-        `timeout` is seconds for each step; `args` of an acting verb are `instrument` and, for flatten, `take`.
+        `timeout` is seconds for each step; `who` is "top" or nothing; `args` of an acting verb are `instrument` and, for flatten, `take`.
         """
         with _connect(home, timeout) as connection:
             try:
-                connection.sendall(_line({"verb": verb, "args": args or {}}))
+                connection.sendall(_line({"verb": verb, "args": args or {}} | ({"who": who} if who else {})))
                 line = _receive_line(connection)
             except OSError as error:
                 raise Unanswered(f"{verb}: no answer from the daemon: {error}") from None

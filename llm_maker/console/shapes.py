@@ -112,6 +112,7 @@ class Money(TypedDict):
     """A day's; None: no model is paid."""
     earned_spread: float
     fees: float
+    """Paid: plus is a cost."""
     rebates: float
     rewards: float
 
@@ -146,7 +147,7 @@ class Board(TypedDict):
     twin: dict[str, Any] | None
     """As in `status`."""
     health: dict[str, Any]
-    """rss_mb, uptime_s, events, inbox, loop_delay_ms (the longest of the last minute), journal_mb, storage_failed."""
+    """rss_mb, uptime_s, events, tasks, inbox, loop_delay_ms (the longest of the last minute), journal_mb, storage_failed."""
     rows: list[Row]
     alarms: list[Alarm]
     tail: list[Entry]
@@ -198,6 +199,7 @@ class History(TypedDict):
     """values: bid, ask, our_bid, our_ask, fair, position."""
     marks: list[Entry]
     """Fills and signals of that market, oldest first, at most 200."""
-    calibration: list[dict[str, float]]
-    """Of the model's settled forecasts, from what was learned of it: label by label p (mean forecast), y (share that came true),
-    n; empty: nothing measured."""
+    calibration: list[dict[str, Any]]
+    """What was measured of each model's opinions, one a model and category (empty category: all of them): model, category, n
+    (opinions with a later price), weight (in force), measured (False: the weight is the prior), why, slope, slope_low,
+    slope_high (95 %), outcomes, brier, brier_market (None: nothing resolved), confidence: [{up_to, rho}]; empty: nothing known."""

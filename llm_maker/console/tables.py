@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
-from rich.cells import cell_len, set_cell_size
+from llm_maker.console.cells import age, clean, clip, clip_middle, fit, money, number, price, when
+
+__all__ = [
+    "age", "check_line", "clean", "clip", "clip_middle", "fit", "heading", "market_lines", "money", "number", "oddities",
+    "position", "price", "quotes", "row", "status_lines", "survey_lines", "touch", "when", "why_lines",
+]  # fmt: skip
 
 WIDTH = 80
 _TOUCH, _POSITION, _SIGNAL = 11, 11, 12
@@ -19,75 +23,11 @@ _NAME_MAX = 60
 _LABEL = 12
 _IDS_SHOWN = 5
 _TOP_REFUSALS = 4
+_TOP_CAPS = 3
 _FEED_FACTS = ("frames", "markets", "sockets", "connected", "trouble")
 _MODES = {"active": "ok", "reduce_only": "REDUCE", "halted": "HALTED"}
 
 Answer = dict[str, Any]
-
-
-# Cells.
-
-
-def clean(text: str) -> str:
-    """One line without control, escape or direction marks."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
-def clip(text: str, width: int) -> str:
-    """Exactly `width` cells; what is too long loses its end."""
-    text = clean(text)
-    if cell_len(text) > width > 2:
-        text = set_cell_size(text, width - 2) + ".."
-    return set_cell_size(text, width)
-
-
-def clip_middle(text: str, width: int) -> str:
-    """Exactly `width` cells; what is too long loses its middle, because markets often differ in their last word only."""
-    text = clean(text)
-    if cell_len(text) <= width or width < 8:
-        return clip(text, width)
-    tail = text[1 - width // 2 :]
-    return set_cell_size(set_cell_size(text, max(0, width - 2 - cell_len(tail))) + ".." + tail, width)
-
-
-def fit(text: str, width: int) -> str:
-    """At least `width` cells; never shortened."""
-    return text + " " * max(0, width - cell_len(text))
-
-
-def price(value: float | None) -> str:
-    """`0.42`, `0.4205`, `68000.12`; `-` where there is none."""
-    if not value:
-        return "-"
-    if abs(value) >= 10:
-        return f"{value:.2f}"
-    whole, _, part = f"{value:.4f}".partition(".")
-    return f"{whole}.{part.rstrip('0'):0<2}"
-
-
-def number(value: float) -> str:
-    """A quantity without needless zeros."""
-    text = f"{value:.6f}".rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text
-
-
-def money(value: float, *, signed: bool = False) -> str:
-    """`$1,234.50`; with a sign where it is a gain or a loss."""
-    sign = "-" if round(value, 2) < 0 else "+" if signed else ""
-    return f"{sign}${abs(value):,.2f}"
-
-
-def age(seconds: float) -> str:
-    """`45s`, `12m`, `3h`, `2d`."""
-    for limit, unit, letter in ((100, 1, "s"), (6_000, 60, "m"), (172_800, 3_600, "h")):
-        if seconds < limit:
-            return f"{seconds / unit:.0f}{letter}"
-    return f"{seconds / 86_400:.0f}d"
-
-
-def when(now_ns: int) -> str:
-    """Market time, UTC, to the second."""
-    return datetime.fromtimestamp(now_ns // 1_000_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if now_ns else "not yet"
 
 
 # One market in a row.
@@ -181,14 +121,22 @@ def status_lines(answer: Answer) -> list[str]:
         *(line for odd in oddities(answer) for line in _item("odd", odd)),
         *_item("money", _money(answer)),
         *_item("orders", f"{answer['orders']} live; so far {counts['placed']} placed, {_plural(counts['fills'], 'fill')}"),
+        *(line for intent in answer["intents"] for line in _item("waits", _intent(intent))),
         *_item("slow loop", _slow(answer)),
         *(_item("twin", _twin(answer["twin"])) if answer.get("twin") else ()),
         *(line for venue, facts in answer["venues"].items() for line in _item("venue", f"{venue}: {_venue(facts)}")),
         *(_item("feed", _feed(answer)) if "feed" in answer else ()),
+        *(_item("page", f"{answer['page']}; `llm-maker page` prints its link") if answer.get("page") else ()),
         *(_item("refused", ", ".join(f"{reason} {count}x" for reason, count in refused)) if refused else ()),
         "",
         *([heading(), *map(row, markets)] if markets else ["no markets yet"]),
     ]
+
+
+def _intent(intent: Answer) -> str:
+    target = "a position" if intent["target"] is None else number(intent["target"])
+    because = f": {intent['reason']}" if intent["reason"] else ""
+    return f"{intent['who']} wants {target} of {intent['market_id']}{because}; `llm-maker approve {intent['intent_id']}`"
 
 
 def _twin(twin: Answer) -> str:
@@ -347,6 +295,7 @@ def why_lines(answer: Answer) -> list[str]:
         "",
         "quotes",
         *(line for side, facts in answer["sides"].items() for line in _side(side, facts)),
+        *_strategy(answer),
         "",
         "caps",
         *(line for cap, text in answer["caps"].items() for line in _item(cap, text)),
@@ -377,14 +326,48 @@ def _gate(gate: Answer) -> list[str]:
 
 
 def _side(side: str, facts: Answer) -> list[str]:
-    refused = f"refused: {', '.join(facts['refused'])}" if facts["refused"] else ""
-    wanted = "" if facts["wanted"] is None else f"wanted at {price(facts['wanted'])}"
-    lines = _item(side, "; ".join(filter(None, (wanted, refused))) or "nothing wanted")
+    """What is wanted, what the limits leave of it, what rests, what was refused, and what would help."""
+    wish = facts["wish"]
+    if wish is not None:
+        how = wish["reason"] + _behind(wish["ticks_behind"])
+        told = f"wants {number(wish['shares'])} at {price(wish['price'])} ({how}); limits leave {number(facts['fits'])}"
+    else:
+        told = f"wanted at {price(facts['wanted'])}" if facts["wanted"] is not None else "nothing wanted"
+        told += f": {facts['lack']}" if facts["lack"] else ""
+    lines = _item(side, told)
+    if facts["caps"]:
+        rooms = [f"{cap['cap']} leaves {number(round(cap['leaves'], 2))}" for cap in facts["caps"][:_TOP_CAPS]]
+        reduces = f"{number(facts['reduces'])} only reduce; beyond, " if facts["reduces"] else ""
+        lines += _item("", reduces + ", ".join(rooms))
     for order in facts["resting"]:
         what = f"{number(order['remaining'])} at {price(order['price'])}"
         told = f"{order['status'].upper().replace('_', ' ')}, {order['token'].upper()}, {age(order['age_s'])} old"
         lines += _item("", f"rests {what}, {told}, {order['reason']}; {order['order_id']}")
-    return lines
+    for reason, seconds in facts["refused_for_s"].items():
+        lines += _item("", f"refused: {reason}, for {age(seconds)}")
+    return lines + (_item("", f"change: {facts['change']}") if facts["change"] else [])
+
+
+def _behind(ticks: int | None) -> str:
+    """Where a price stands beside the best of the others."""
+    if not ticks:
+        return "" if ticks is None else ", joins the best"
+    return f", {_plural(abs(ticks), 'tick')} {'behind' if ticks > 0 else 'before'} the best"
+
+
+def _strategy(answer: Answer) -> list[str]:
+    """What moved its prices, the largest first, and what it took off its sizes; or what trades in its place."""
+    facts = answer["strategy"]
+    if facts["instead"]:
+        return _item("strategy", f"not asked: {facts['instead']}")
+    moved = sorted(((k, v) for k, v in facts["terms"].items() if v), key=lambda term: -abs(term[1]))
+    told = [
+        facts["note"],
+        "prices chosen by expected value" if facts["table"] else "",
+        ", ".join(f"{name} {value:+.4f}" for name, value in moved),
+    ]
+    told += [f"{name} takes {number(round(shares, 2))} shares off" for name, shares in facts["taken_shares"].items()]
+    return _item("strategy", "; ".join(filter(None, told)) or "adds nothing")
 
 
 def _opinion(answer: Answer) -> list[str]:
@@ -398,7 +381,11 @@ def _opinion(answer: Answer) -> list[str]:
     )
     said = f"{answer['signal']}, confidence {answer['confidence']:g}, {age(answer['signal_age_s'])} ago"
     torn = f"; its models are {view['disagreement']:.2f} log-odds apart" if view["disagreement"] else ""
-    return [*_item("model", f"{view['model']}: {said}{torn}"), *_item("counts for", view["why_weight"]), *_item("effect", effect)]
+    left = f"; {view['left_log_odds']:+.3f} of {view['apart_log_odds']:+.3f} log-odds are left after the market's own move"
+    faded = f"half-life {age(view['half_life_s'])}, faded to {view['faded_to']:.0%}"
+    faded += f", expires in {age(view['expires_in_s'])}" if view["expires_in_s"] > 0 else ""
+    counts = f"{view['why_weight']}; {faded}{left}" + (f"; NOTHING NOW: {view['idle']}" if view["idle"] else "")
+    return [*_item("model", f"{view['model']}: {said}{torn}"), *_item("counts for", counts), *_item("effect", effect)]
 
 
 def _change(answer: Answer) -> str:

@@ -213,14 +213,15 @@ def _compare_leg(market: Market, leg: Leg, have: int, split: int) -> str:
 def _foreign(position: Position, leg: Leg, have: int, split: int) -> int:
     """What our fills do not explain of a told holding; while some settle it is known within bounds, and moves no further.
 
-    Until then the venue may show shares that we have sold, or that a split has made, and not show those that we have bought.
+    Until then the venue may show shares that we have sold, or that a split has made, and not show those that we have bought, or
+    that a merge under way has burned.
     """
     held = position.held(leg)
     unexplained = have - held.settled - held.pending
     fills = [(f.qty, leg_side(f.side, f.leg)) for f in position.pending.values() if f.leg is leg]
     sold = sum(size for size, side in fills if side is Side.SELL)
     bought = sum(size for size, side in fills if side is Side.BUY)
-    return max(0, min(max(held.foreign, unexplained - sold - split), unexplained + bought))
+    return max(0, min(max(held.foreign, unexplained - sold - split), unexplained + bought + held.merging))
 
 
 def on_account_unknown(step: Step, event: AccountUnknown) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from llm_maker.core.commands import Level
 from llm_maker.core.exits import judge
-from llm_maker.core.quote import start_exit
+from llm_maker.core.quote import overrule_intent, start_exit
 from llm_maker.core.state import Market
 from llm_maker.core.step import Step
 from llm_maker.core.values import CASH_PER_USD, NS_PER_S
@@ -89,7 +89,8 @@ def judge_exit(step: Step, market: Market) -> None:
     if abs(market.position.net - plan.goal_net) < market.instrument.min_qty:
         plan.exiting = ""  # dust cannot be sold: ordinary quoting absorbs it
         return
-    market.dirty, market.intent = True, None
+    market.dirty = True
+    overrule_intent(step, market, reason)
     _overrule(market, reason)
     step.notice(
         Level.WARNING if reason == "stop" else Level.INFO,

@@ -93,7 +93,10 @@ def _adopt(step: Step, market: Market) -> None:
 
 
 def on_intent(step: Step, event: IntentReceived) -> None:
-    """A wish from outside: held for `approve` above the configured worth, worked as maker otherwise."""
+    """A wish from outside: held for `approve` above the configured worth, worked as maker otherwise.
+
+    A wish for what is held already takes back every other one of its market, the waiting ones too.
+    """
     state = step.state
     market = state.markets.get(event.instrument)
     if market is None:
@@ -101,6 +104,9 @@ def on_intent(step: Step, event: IntentReceived) -> None:
         return
     intent = Intent(event.intent_id, event.instrument, event.target_net, event.who, event.reason)
     size = abs(event.target_net - market.position.net)
+    if size < market.instrument.min_qty:
+        _nothing_to_do(step, market, intent)
+        return
     worth = to_cash_up(market.instrument, size * (market.instrument.payout or round(market.mark)))
     if 0 < state.params.risk.approve_above < worth:
         if len(state.intents) >= MAX_WAITING and event.intent_id not in state.intents:
@@ -111,6 +117,21 @@ def on_intent(step: Step, event: IntentReceived) -> None:
         step.notice(Level.WARNING, "approve", text, event.instrument)
     else:
         _start_intent(step, intent)
+
+
+def _nothing_to_do(step: Step, market: Market, intent: Intent) -> None:
+    """The position is as wished, or nearer than the smallest order: what else was wished of it is over."""
+    waiting, running = step.state.intents, market.intent
+    gone = [one.intent_id for one in waiting.values() if one.instrument == market.instrument.id]
+    for intent_id in gone:
+        del waiting[intent_id]
+    if running is not None:
+        gone.insert(0, running.intent_id)
+        market.intent = None
+    least = market.instrument.usd_qty(market.instrument.min_qty)
+    text = f"intent {intent.intent_id} of {intent.who}: the position is as wished, or nearer than an order of {least:g}"
+    step.notice(Level.INFO, "intent_done", text + (f"; taken back: {', '.join(gone)}" if gone else ""), market.instrument.id)
+    requote(step, market)
 
 
 def _start_intent(step: Step, intent: Intent | None) -> None:

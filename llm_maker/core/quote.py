@@ -7,6 +7,7 @@ top and on a timer; the same input twice sends nothing the second time.
 from __future__ import annotations
 
 from llm_maker.core import parity, places, reconcile, risk, signals
+from llm_maker.core.commands import Level
 from llm_maker.core.exits import ExitPlan, arm, begin
 from llm_maker.core.orders import Order
 from llm_maker.core.params import sizes
@@ -212,8 +213,16 @@ def start_exit(step: Step, market: Market, reason: str, goal_net: int, *, take: 
         plan = market.exit_plan = arm(market.position, step.state.params.exits, step.now)
     begin(plan, reason, step.now, goal_net)
     plan.take = take
-    market.intent = None
+    overrule_intent(step, market, reason)
     market.dirty = True
+
+
+def overrule_intent(step: Step, market: Market, reason: str) -> None:
+    """An exit goes before a wish, which is over then; whoever wished is told."""
+    intent, market.intent = market.intent, None
+    if intent is not None:
+        text = f"intent {intent.intent_id} of {intent.who} is over, unfinished: an exit ({reason}) goes before it"
+        step.notice(Level.WARNING, "intent_done", text, market.instrument.id)
 
 
 def _crossing_exit(step: Step, market: Market) -> ExitPlan | None:

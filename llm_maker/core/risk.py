@@ -19,7 +19,7 @@ from llm_maker.core.strategy import QuoteTarget
 from llm_maker.core.values import NS_PER_S, Mode, Regime, Side, to_cash_up
 
 _RANK = {Mode.ACTIVE: 0, Mode.REDUCE_ONLY: 1, Mode.HALTED: 2}
-_PRIORITY_SHARE = {"high": 1.0, "medium": 0.9, "low": 0.8}
+PRIORITY_SHARE = {"high": 1.0, "medium": 0.9, "low": 0.8}
 """Share of the gross cap that a market of this priority may use: the rest is kept for higher ones."""
 MESSAGE_WINDOW_NS = 10 * NS_PER_S
 ACCOUNT_STALE_NS = 300 * NS_PER_S
@@ -238,7 +238,7 @@ def shape(state: State, market: Market, targets: list[QuoteTarget], allowed: Gat
     if allowed.mode is Mode.HALTED or allowed.pull:
         shaped.refusals.append(f"both {allowed.name}")
         return shaped
-    rooms = _cash_rooms(state, market) if targets and allowed.mode is Mode.ACTIVE else []
+    rooms = cash_rooms(state, market) if targets and allowed.mode is Mode.ACTIVE else []
     for target in targets:
         size, reason = _fit(state, market, target, allowed, rooms)
         if size >= market.instrument.min_qty:
@@ -281,28 +281,28 @@ def _room(state: State, market: Market, target: QuoteTarget, rooms: list[tuple[s
     _, limit = sizes(state.params, market.instrument, market.mark)
     beyond = max(0, target.side * market.position.net)
     room, reason = max(0, limit - beyond), "position cap"
-    unit = _unit_loss(state, market, target.side, target.price)
+    unit = unit_loss(state, market, target.side, target.price)
     for name, cash in rooms:
-        fits = _qty_for(market, cash, unit)
+        fits = qty_for(market, cash, unit)
         if fits < room:
             room, reason = fits, name
     return room, reason
 
 
-def _unit_loss(state: State, market: Market, side: Side, price: int) -> int:
+def unit_loss(state: State, market: Market, side: Side, price: int) -> int:
     """Price units that one unit of new exposure loses at worst: the token's own price, or the stress move of a linear one."""
     if market.instrument.is_binary:
         return price if side is Side.BUY else market.instrument.payout - price
     return math.ceil(max(price, market.mark) * state.params.risk.linear_stress_ratio)
 
 
-def _cash_rooms(state: State, market: Market) -> list[tuple[str, int]]:
+def cash_rooms(state: State, market: Market) -> list[tuple[str, int]]:
     """What every money cap leaves for either side of this market, its own resting orders left out."""
     risk = state.params.risk
     base = worst_loss(state.params, market, *foreign_resting(state, market))
     others = state.gross - market.worst
     opinion = acting(state, market)
-    share = _PRIORITY_SHARE[opinion.signal.priority.value] if opinion else 1.0
+    share = PRIORITY_SHARE[opinion.signal.priority.value] if opinion else 1.0
     group, cluster = _event_loss(state, market), _cluster_loss(state, market)
     free = state.cash - (state.reserved - market.reserved) - int(risk.free_cash_ratio * risk.bankroll)
     rooms = [
@@ -336,7 +336,7 @@ def _event_loss(state: State, market: Market) -> int:
     return to_cash_up(instrument, max(0, -worst))
 
 
-def _qty_for(market: Market, cash: int, unit: int) -> int:
+def qty_for(market: Market, cash: int, unit: int) -> int:
     """Quantity whose loss at `unit` price units a piece is `cash`."""
     if cash <= 0:
         return 0
@@ -400,7 +400,7 @@ def _limits(state: State, market: Market, command: PlaceOrder, allowed: Gate) ->
     if max(0, command.side * market.position.net + same + command.qty) > limit:
         return "position cap"
     adding = command.qty - reducing
-    if to_cash_up(instrument, _unit_loss(state, market, command.side, command.price) * adding) > risk.max_order_cost:
+    if to_cash_up(instrument, unit_loss(state, market, command.side, command.price) * adding) > risk.max_order_cost:
         return "order cap"
     cost = order_cash(instrument, command, adding)
     if cost and state.cash - state.reserved - cost < int(risk.free_cash_ratio * risk.bankroll):

@@ -335,7 +335,9 @@ def _compress(path: Path) -> None:
     target = path.with_name(path.name + ".zst")
     draft = path.with_name(path.name + ".zst.tmp")
     compressor = zstandard.ZstdCompressor(level=3, write_checksum=True, write_content_size=True)
-    with path.open("rb") as source, draft.open("wb") as sink:
+    # As private as what it is made from.
+    private = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, path.stat().st_mode & 0o777)
+    with path.open("rb") as source, os.fdopen(private, "wb") as sink:
         compressor.copy_stream(source, sink, size=path.stat().st_size)
         sink.flush()
         os.fsync(sink.fileno())

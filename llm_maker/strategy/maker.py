@@ -55,6 +55,39 @@ class Maker:
                 quotes.append(QuoteTarget(side, price, qty, params.quoting))
         return quotes
 
+    def lack(self, view: MarketView, own: MakerState, params: MakerParams, side: Side) -> tuple[str, str, float]:
+        """Why a side is not wanted, after `on_market`: (words, the parameter behind it, what it would have to be).
+
+        The parameter is one of `params`, or `base_qty` or `max_position` of the view; empty where only the market can change it.
+        """
+        if own.note == "no expected gain":
+            return own.note, "terms.table", 0.0
+        if own.note:
+            return own.note, *_fitting(view, own.note)
+        least, load = view.instrument.min_qty, side * view.position.net
+        if load > 0 and load >= params.soft_cap * view.max_position:
+            # A share more than the bound, and room for the smallest order beside it.
+            return "position near its cap", "max_position", max(load / params.soft_cap + 1, load + 2 * least)
+        if size(view, side, params) >= least:
+            return ("no expected gain", "terms.table", 0.0) if params.terms.table else ("off the grid", "", 0.0)
+        for term in ("taper", "unwind"):
+            if term in own.terms:
+                return f"{term} leaves less than the smallest order", f"terms.{term}", 0.0
+        share = 1.0 - max(0.0, load / max(view.max_position, 1))
+        return "less than the smallest order", "base_qty", (least + 1) / max(share, 0.01)
+
+
+def _fitting(view: MarketView, note: str) -> tuple[str, float]:
+    """The parameter behind a note of `unfit`, and the value that lets this book pass."""
+    book, instrument = view.book, view.instrument
+    if note == "wide spread":
+        spread = book.best_ask - book.best_bid
+        binary = instrument.is_binary
+        return ("max_spread_usd", instrument.usd_price(spread)) if binary else ("max_spread_ratio", spread / book.best_bid)
+    if note == "thin book":
+        return "min_liquidity_usd", min(liquidity_usd(view))
+    return ("base_qty", float(instrument.min_qty)) if note == "no size configured" else ("", 0.0)
+
 
 def unfit(view: MarketView, params: MakerParams) -> str:
     """Why this book is not quoted at all, or an empty string; the words are few, so that episodes can be counted."""

@@ -693,6 +693,16 @@ def test_a_merge_without_a_result_keeps_its_shares():
     assert rig.state.counts.merges == 1
 
 
+def test_what_a_merge_under_way_has_burned_is_not_taken_from_a_foreign_holding():
+    rig = sets(Rig().start(account=snapshot(("m", Leg.YES, 40 * SHARE))), 20)
+    rig.run(3)
+    rig.send(snapshot(("m", Leg.YES, 40 * SHARE)))
+    assert rig.market().position.yes.foreign == 40 * SHARE, "our 20 are burned already, though nobody has said so yet"
+    rig.send(ev.SetsMerged("m", 20 * SHARE, work_id=only_work(rig)))
+    rig.send(snapshot(("m", Leg.YES, 40 * SHARE)))
+    assert rig.market().position.yes.foreign == 40 * SHARE and rig.state.halts == {}
+
+
 def test_a_merge_that_failed_gives_its_shares_free_and_is_tried_again():
     rig = sets(Rig().start(), 20)
     rig.run(3)

@@ -304,7 +304,8 @@ def agree(state: State, truth: dict[str, Any], foreign: dict[str, Decimal]) -> N
         on_its_way = [w.qty for w in state.works.values() if w.instrument == market.instrument.id and w.what == "merge"]
         assert sum(on_its_way) == market.position.yes.merging == market.position.no.merging
         for size in on_its_way:
-            if all(units(truth["shares"].get(token, Decimal(0))) <= ours[token] - size for token in legs):
+            theirs = {token: units(truth["shares"].get(token, Decimal(0)) - foreign.get(token, Decimal(0))) for token in legs}
+            if all(theirs[token] <= ours[token] - size for token in legs):
                 cash += size
                 ours |= {token: ours[token] - size for token in legs}
     for token, amount in truth["shares"].items():

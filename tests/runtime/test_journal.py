@@ -259,6 +259,12 @@ def test_the_total_is_capped_and_never_by_the_current_file(tmp_path):
     assert files(tmp_path / "tiny", "mai") == []
 
 
+def test_no_journal_can_be_read_by_others(tmp_path):
+    rotating(tmp_path, 60, compress=True)
+    assert list(tmp_path.glob("*.zst"))
+    assert {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()} == {0}
+
+
 def test_a_compressed_file_cut_short_or_altered_is_refused(tmp_path):
     rotating(tmp_path, 60, compress=True)
     path = files(tmp_path, "main")[1]

@@ -14,8 +14,8 @@ import llm_maker
 from tests.sim.climate import KINDS
 from tests.sim.weather import Weather
 
-SLICE = range(24)
-FULL = range(24, 2_024)
+SLICE = range(16)
+FULL = range(16, 2_016)
 BLOCK = 100
 REPLAY_EVERY = 5
 """A crash replays its journal anyway; every so many seeds the whole run is replayed from its first event."""

@@ -26,6 +26,7 @@ from tests.fakes.polymarket.envelopes import RELAY, recovered, unwrapped
 PUSD = "0xC011a7E12a19f7B1f670d46F03B03f3342E82DFB"
 CTF = "0x4D97DCd97eC945f40cF65F87097ACe5EA0476045"
 ADAPTERS = {"ctf": "0xAdA100Db00Ca00073811820692005400218FcE1f", "neg_risk": "0xadA2005600Dec949baf300f4C6120000bDB6eAab"}
+EXCHANGES = {"ctf": "0xE111180000d2663C0091e4f400237545B87B996B", "neg_risk": "0xe2222d279d744050d28e00520010520000310F59"}
 RELAYER_KEY = "relayer-throwaway-key"  # marked: worth nothing anywhere
 TRANSFER = "0x" + keccak(b"Transfer(address,address,uint256)").hex()
 SUBMITS = ("ok", "refuse", "busy", "unauthorized", "fail", "stuck", "lost", "drop", "garbage")
@@ -88,6 +89,9 @@ class ChainHouse:
     unmade: bool = False
     """No wallet exists, whatever `deployed` holds."""
     approved: bool = True
+    """Of the adapters: they may move the wallets' shares."""
+    sellable: bool = True
+    """The same of the exchanges."""
     nonces: Counter[str] = field(default_factory=Counter)
     builder: tuple[str, str, str] | None = None
     """Key, secret and passphrase of a builder, who may come instead of the relayer key."""
@@ -330,7 +334,11 @@ def _view(house: ChainHouse, to: str, data: bytes) -> str:
         return "0x" + encode(["uint256[]"], [found]).hex()
     if kind == RESOLVED:
         return "0x" + encode(["uint256"], [int("0x" + raw.hex() in house.payouts)]).hex()
-    assert kind == APPROVED and to_checksum_address(decode(["address", "address"], raw)[1]) in ADAPTERS.values()
+    assert kind == APPROVED
+    operator = to_checksum_address(decode(["address", "address"], raw)[1])
+    if operator in EXCHANGES.values():
+        return "0x" + encode(["bool"], [house.sellable]).hex()
+    assert operator in ADAPTERS.values(), operator
     return "0x" + encode(["bool"], [house.approved]).hex()
 
 

@@ -115,6 +115,17 @@ def approval_calls(owner: str) -> tuple[tuple[str, Call], ...]:
     return tuple(made)
 
 
+def selling_calls(owner: str) -> tuple[tuple[str, Call], ...]:
+    """Asks, of each exchange, whether it may take the wallet's shares when they are sold."""
+    config, made = _sdk().config, []
+    for name, exchange in (("the exchange", config.standard_exchange), ("the neg-risk exchange", config.neg_risk_exchange)):
+        call = _sdk().calls.erc1155_is_approved_for_all_call(
+            token_address=config.conditional_tokens, owner=owner, operator=exchange
+        )
+        made.append((name, Call(call.to, call.data)))
+    return tuple(made)
+
+
 def proxy_call(call: Call) -> Call:
     """The call as the factory of proxy wallets takes it."""
     data = _sdk().calls.encode_proxy_call([_sdk().calls.TransactionCall(to=call.to, data=call.data)])
@@ -132,7 +143,7 @@ def signed_envelope(key: str, wallet: Wallet, call: Call, turn: Turn, *, gas: in
     try:
         payload = seal(account, wallet, call, turn, gas, deadline)
     except (PolymarketError, ValueError, TypeError) as error:
-        raise CannotSign(f"{type(error).__name__} while the transaction was made") from error
+        raise CannotSign(f"{type(error).__name__} while the transaction was made") from None  # the library's frames hold the key
     return Signed(msgspec.json.encode(payload | {"metadata": note}), str(payload["signature"])[:66].lower())
 
 
@@ -203,7 +214,7 @@ def signed_raw(key: str, call: Call, *, nonce: int, gas: int, gas_price: int) ->
     try:
         made = account.sign_transaction(fields)
     except (ValueError, TypeError) as error:
-        raise CannotSign(f"{type(error).__name__} while the transaction was made") from error
+        raise CannotSign(f"{type(error).__name__} while the transaction was made") from None  # the library's frames hold the key
     return Signed(b"0x" + made.raw_transaction.hex().encode(), "0x" + made.hash.hex())
 
 
