@@ -21,6 +21,8 @@ def banner(daemon: Daemon) -> list[str]:
     ]
     if daemon.provider in ("none", "simulated"):
         lines.append("next: put a model's key into .env (see .env.example), edit config.yaml; `llm-maker status` shows the rest")
+    page = "`llm-maker page` (its link), " if config.console.http else ""
+    lines.append(f"look: `llm-maker top`, {page}`llm-maker why MARKET`; stop: Ctrl-C or `llm-maker kill`")
     if daemon.resumed:
         lines.append(f"goes on where session {daemon.state.session} stopped")
     state = daemon.state

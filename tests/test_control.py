@@ -272,7 +272,7 @@ def test_a_daemon_that_does_not_answer_is_unanswered_not_absent(tmp_path):
 def test_any_line_gets_one_answer_line(line):
     emitted: list[Event] = []
     server = ControlServer(Path("unused"), Desk(ask))
-    server._emit = emitted.append
+    server._desk.emit = emitted.append
     answer = server.answer(line)
     assert answer.endswith(b"\n")
     assert answer.count(b"\n") == 1

@@ -18,7 +18,19 @@ from tests.slow import SMALL, single
 
 ROOT = Path(__file__).parent.parent
 SDKS = {"openai", "anthropic", "google.genai"}
-HEAVY = SDKS | {"genai_prices", "numpy", "pandas", "scipy", "httpx2", "aiohttp", "web3", "eth_account"}
+HEAVY = SDKS | {
+    "genai_prices",
+    "numpy",
+    "pandas",
+    "scipy",
+    "httpx2",
+    "aiohttp",
+    "web3",
+    "eth_account",
+    "textual",
+    "apprise",
+    "prometheus_client",
+}
 VERBS = sorted(str(c.name or getattr(c.callback, "__name__", "")) for c in cli.app.registered_commands)
 ENV = {k: v for k, v in os.environ.items() if not k.endswith("_API_KEY")} | {"PYTHONPATH": str(ROOT)}
 

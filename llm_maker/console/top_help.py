@@ -67,7 +67,7 @@ def tab_line(board: Board, panes: Sequence[str], shown: str, stale: bool) -> Lin
     spans: list[Span] = [("Tab ", DIM)]
     for name in panes:
         word = words.get(name, name)
-        style = STRONG if name == shown else BAD if word.endswith("!") else DIM
+        style = STRONG if name == shown else BAD if word.endswith("!") and not stale else DIM
         spans.append((f" [{word}]" if name == shown else f"  {word} ", style))
     return (*spans, ("   STALE" if stale else "", BAD))
 

@@ -112,7 +112,7 @@ async function askReload() {
       ? [h("div", { class: "scroll" }, h("table", { class: "changes" }, h("thead", {}, h("tr", {}, ...["key", "now", "then", ""].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, ...rows))), h("ul", {}, ...(told.limits ?? []).map((limit) => h("li", { class: "outside" }, `${clean(limit.name)}: ${limitOf(limit, limit.before)} → ${limitOf(limit, limit.after)}${limit.raises ? ", more may be lost" : ""}`)), ...(told.effects ?? []).map((line) => h("li", { class: "outside" }, clean(line))))]
       : [h("p", {}, "The file says what is in force: nothing would change.")];
     if (barred.length) parts.push(h("p", { class: "warn" }, "Nothing can be applied while a key that may not change while running has changed: put it back, or restart."));
-    if (told.raises_risk) parts.push(h("p", { class: "warn" }, `! More may be lost afterwards than now${told.real_money ? ", and it is real money" : ""}.`));
+    if (told.raises_risk) parts.unshift(h("p", { class: "warn" }, `! More may be lost afterwards than now${told.real_money ? ", and it is real money" : ""}.`));
     const may = changes.length && !barred.length && told.allowed !== false && !wire.readOnly;
     ask("Reload the configuration", parts, { yes: "Apply", send: may ? () => send("reload", { plan: told.plan }, "Reload", null) : null });
   } catch (error) {
