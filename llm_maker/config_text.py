@@ -5,9 +5,11 @@ It knows YAML, dotted keys and what a pydantic model declares. It refuses to kno
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -57,13 +59,22 @@ def read_text(path: Path) -> str:
 
 def parse_yaml(text: str, name: str) -> Any:
     """YAML -> plain values; `name` is where the text stood."""
+    tree, wrong = _parsed(text)
+    if wrong:
+        raise ConfigError(f"{name}: not YAML{wrong}")
+    return copy.deepcopy(tree)
+
+
+@lru_cache(maxsize=4)
+def _parsed(text: str) -> tuple[Any, str]:
+    """The tree, or what is wrong with the text: remembered, because a daemon reads its file again at every look at a reload."""
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Loader), ""
     except yaml.MarkedYAMLError as error:
         line = f" at line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{name}: not YAML{line}: {error.problem}") from None
+        return None, f"{line}: {error.problem}"
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{name}: not YAML: {_short(str(error))}") from None
+        return None, f": {_short(str(error))}"
 
 
 def read_yaml(path: Path, model: type[BaseModel]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from llm_maker.console.alerts import Alerts
 from llm_maker.console.board import Around, Rows, board, detail
 from llm_maker.console.chat import Chat
 from llm_maker.console.control import ControlFailed, ControlServer, KillFile
-from llm_maker.console.desk import Desk, Refused
+from llm_maker.console.desk import PROTECTS, Desk, Refused
 from llm_maker.console.history import Past
 from llm_maker.console.http import HttpServer
 from llm_maker.console.pulse import Pulse
@@ -95,7 +95,7 @@ class Seat:
         self._config = config
         """As it is in force; a reload puts another in its place."""
         find, size = (lambda text: view.find(daemon.state, text)), (lambda *of: view.units(daemon.state, *of))
-        self.desk = Desk(self.answer, find, size, self._reload)
+        self.desk = Desk(self.answer, find, size, self._reload, self._shut)
         self.tail = Tail(lambda: daemon.state)
         self.past = Past()
         self.alarms = Alarms(
@@ -115,11 +115,12 @@ class Seat:
         )
         self.service = Service(self._standing)
         self._token = secrets.get("LLM_MAKER_TELEGRAM_TOKEN") or ""
+        self._over = False
         self._began = time.monotonic()
         self._look = self._picture_due = 0.0
         self._picture: dict[str, Any] | None = None
         self._shown: tuple[float, dict[str, Any]] | None = None
-        """Until when the last answer to `changes` stands, and it."""
+        """Until when the last answer to `changes` stands, and it; a refusal is one."""
         self._rows = Rows()
         self._rows_at = self._board_at = self._began
         self._pulse = Pulse(daemon.home / "logs" / "journal")
@@ -279,6 +280,15 @@ class Seat:
 
     # What is changed.
 
+    def _shut(self, verb: str) -> str:
+        """Why an act can no longer be done: nobody handles its event any more, or it would only begin at the next start."""
+        session, state = self._daemon.session, self._daemon.state
+        if self._over or session.dead or session.stopped:
+            return "the run has ended, nothing is done any more"
+        if state.stopping and verb not in PROTECTS:
+            return f"the daemon is stopping ({state.stopping}), nothing new is begun"
+        return ""
+
     def _plan(self) -> reload.Plan:
         daemon = self._daemon
         if daemon.read_config is None:
@@ -289,10 +299,13 @@ class Seat:
             raise Refused(str(error)) from None
 
     def _changes(self) -> dict[str, Any]:
-        """However often it is asked for, the file is read at most twice a second or so: that takes some 30 ms of the loop."""
-        now = time.monotonic()
-        if self._shown is None or now >= self._shown[0]:
-            self._shown = (now + PICTURE_SECONDS, reload.told(self._plan()))
+        """However often it is asked for, the file is read at most twice a second or so: that takes milliseconds of the loop."""
+        if self._shown is None or time.monotonic() >= self._shown[0]:
+            try:
+                told = reload.told(self._plan())
+            except Refused as no:
+                told = {"ok": False, "error": str(no)}
+            self._shown = (time.monotonic() + PICTURE_SECONDS, told)
         return self._shown[1]
 
     def _reload(self, plan_id: str, who: str) -> dict[str, Any]:
@@ -320,6 +333,7 @@ class Seat:
 
     async def farewell(self) -> None:
         """The run has ended, well or by a fault: the last words leave."""
+        self._over = True
         self.service.stopping()
         await self.alerts.farewell(FAREWELL_SECONDS)
 

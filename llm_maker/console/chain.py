@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from llm_maker.console.changes import Case, Change, change_for, distance, lack_change
+from llm_maker.console.obstacles import whole
 from llm_maker.console.wishes import Wishes, wishes
 from llm_maker.core import risk
 from llm_maker.core.orders import Status
@@ -38,7 +39,7 @@ def chain(state: State, market: Market, strategy: Strategy | None) -> dict[str, 
     allowed, gates = risk.allowance(state, market), risk.chain(state, market)
     wanted = wishes(state, market, strategy, allowed)
     # A closed gate refuses both sides; what each would be refused besides is not known while it is.
-    sides = {side: _side(state, market, side, wanted, allowed) for side in (Side.BUY, Side.SELL)}
+    sides = {side: _side(state, market, strategy, side, wanted, allowed) for side in (Side.BUY, Side.SELL)}
     changes = _gate_changes(state, market, gates, allowed) + _book_changes(state, market, wanted, gates)
     if not allowed.pull and allowed.mode is not Mode.HALTED:
         told = {change.text for change in changes}
@@ -100,7 +101,9 @@ def _nearest(changes: list[Change], gates: list[risk.Gate]) -> str:
 # One side.
 
 
-def _side(state: State, market: Market, side: Side, wanted: Wishes, allowed: risk.Gate) -> tuple[dict[str, Any], list[Change]]:
+def _side(
+    state: State, market: Market, strategy: Strategy | None, side: Side, wanted: Wishes, allowed: risk.Gate
+) -> tuple[dict[str, Any], list[Change]]:
     instrument, name = market.instrument, side.name.lower()
     price, size = instrument.usd_price, instrument.usd_qty
     target = wanted.targets.get(side)
@@ -111,8 +114,11 @@ def _side(state: State, market: Market, side: Side, wanted: Wishes, allowed: ris
     if lack is not None and not refused:
         changes.append(lack_change(state, market, lack, wanted.factor))
     doubtful = _doubtful(state, market, side)
-    if doubtful and wish is not None and not refused:
-        changes.append(Change("outside", f"the venue must say what became of {doubtful}: no second order is sent beside it"))
+    if doubtful and wish is not None and (not refused or Status.UNKNOWN in doubtful):
+        # Whatever else is refused there: no number would make it quote before that.
+        changes = [Change("outside", f"the venue must say what became of {doubtful}: no second order is sent beside it")]
+    if not closed(allowed):
+        changes = [whole(state, market, strategy, side, wish, change) for change in changes]
     fits = None if target is None else sum(t.qty for t in risk.shape(state, market, [target], allowed).targets)
     return {
         "wanted": price(market.wanted[name]) if name in market.wanted else None,

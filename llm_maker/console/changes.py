@@ -16,7 +16,7 @@ from llm_maker.console.keys_in_force import LIVE_CAPS, RAISED_WITH, in_force
 from llm_maker.core import risk
 from llm_maker.core.losses import FOREVER
 from llm_maker.core.params import sizes
-from llm_maker.core.state import Market, State, acting
+from llm_maker.core.state import Market, State, acting, foreign_resting, worst_loss
 from llm_maker.core.strategy import QuoteTarget
 from llm_maker.core.values import NS_PER_S, Leg, Mode, Side, leg_side, to_cash_up, usd
 
@@ -29,6 +29,8 @@ class Change(msgspec.Struct, frozen=True):
     seconds: float = 0.0
     values: dict[str, float] = {}
     verb: str = ""
+    otherwise: str = ""
+    """What would do instead of new values."""
 
 
 class Case(msgspec.Struct):
@@ -70,7 +72,8 @@ def assign(state: State, values: dict[str, float], otherwise: str = "") -> Chang
             told.append(f"set {key}: {'true' if value else 'false'}")
         else:
             told.append(f"{'raise' if value > now else 'lower'} {key} to {value:g} (it is {now:g})")
-    return Change("set", " and ".join(told) + (f", or {otherwise}" if otherwise else ""), values=values)
+    text = " and ".join(told) + (f", or {otherwise}" if otherwise else "")
+    return Change("set", text, values=values, otherwise=otherwise)
 
 
 def distance(state: State, change: Change) -> float:
@@ -208,7 +211,7 @@ def lack_change(state: State, market: Market, lack: tuple[str, str, float], fact
         case "max_spread_usd":
             return assign(state, {"execution.max_spread_threshold": up(needed, 6)}, "wait for a tighter book")
         case "min_liquidity_usd":
-            return assign(state, {"execution.min_liquidity_threshold": down(needed, 2)}, "wait for depth")
+            return assign(state, {"execution.min_liquidity_threshold": down(needed - 1e-6, 2)}, "wait for depth")
         case "base_qty" | "max_position":
             return _size_change(state, market, needed, factor if name == "base_qty" else 1.0, name)
         case "":
@@ -256,6 +259,10 @@ def _cap(name: str, key: str) -> Callable[[Case], Change]:
     return rule
 
 
+_OF_WORST = ("market cap", "event cap", "cluster cap", "gross cap")
+"""Caps of what is lost at worst; the others are of cash and of one order."""
+
+
 def _short(case: Case, name: str) -> tuple[int, float] | None:
     """(cash that a cap is short of for the order that is needed, the share of the cap that this market may use)."""
     state, market, wish = case.state, case.market, case.wish
@@ -269,11 +276,21 @@ def _short(case: Case, name: str) -> tuple[int, float] | None:
     least = market.instrument.min_qty
     fits = reduces + risk.qty_for(market, room, unit)
     adding = (least if fits < least else wish.qty) - min(reduces, least if fits < least else wish.qty)
-    share = 1.0
+    more, share = to_cash_up(market.instrument, unit * adding), 1.0
     if name == "gross cap":
         opinion = acting(state, market)
         share = risk.PRIORITY_SHARE[opinion.signal.priority.value] if opinion is not None else 1.0
-    return max(1, to_cash_up(market.instrument, unit * adding) - room + 1), share
+    if name in _OF_WORST:
+        # What rests on the other side counts in them as well.
+        order = QuoteTarget(wish.side, wish.price, adding + min(reduces, wish.qty), wish.reason)
+        with_it = risk.worst_with(state, alone(state, market, wish.side), order)
+        more = max(more, with_it - worst_loss(state.params, market, *foreign_resting(state, market)))
+    return max(1, more - room + 1), share
+
+
+def alone(state: State, market: Market, side: Side) -> Market:
+    """The market without our orders of a side, in whose place another would come; its cached sums are as they were."""
+    return msgspec.structs.replace(market, live=[i for i in market.live if state.orders[i].side is not side])
 
 
 def _free_cash(case: Case) -> Change:

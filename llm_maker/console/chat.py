@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from llm_maker.console.control import VIEW_FAULTS
-from llm_maker.console.desk import Desk, Refused
+from llm_maker.console.desk import PROTECTS, Desk, Refused
 from llm_maker.core.commands import Command, Level
 from llm_maker.port import Emit
 
@@ -38,7 +38,6 @@ STALE_SECONDS = 60.0
 
 READS = ("status", "daily", "alarms", "help", "start")
 ACTS = ("pause", "resume", "reduce", "cancel_all", "kill")
-_PROTECTS = ("pause", "reduce", "cancel_all", "kill")
 HELP = (
     "/status how it stands\n/daily the day so far\n/alarms what is wrong\n/pause [MARKET] cancel our quotes and stand still\n"
     "/resume [MARKET] go on\n/reduce [MARKET] only reduce\n/cancel_all [MARKET] cancel everything of ours and stay paused\n"
@@ -220,11 +219,11 @@ class Chat:
         if sender is None or sender.is_bot or borrowed or not message.text.startswith("/"):
             return
         private = message.chat.type == "private" and message.chat.id == sender.id
-        age = self._server_s - message.date if self._server_s and message.date else 0
+        age = self._server_s - message.date if self._server_s and message.date else None
         await self._answer(message.chat.id, self._done(message.text[:MOST_TEXT], sender.id, private=private, age=age))
 
-    def _done(self, text: str, who: int, *, private: bool, age: float) -> str:
-        """Does what a message says; what to answer."""
+    def _done(self, text: str, who: int, *, private: bool, age: float | None) -> str:
+        """Does what a message says; what to answer. `age` in seconds; None: nobody can tell."""
         word, _, rest = text[1:].partition(" ")
         verb, rest = word.partition("@")[0].lower(), rest.strip()
         if verb in READS:
@@ -233,8 +232,9 @@ class Chat:
             return f"unknown: /{verb}\n{HELP}"
         if not private:
             return "a group may look; what acts is taken in a private chat with the bot, of a configured id"
-        if age > STALE_SECONDS and verb not in _PROTECTS:
-            return f"this was sent {age:.0f}s ago and was not done: send it again"
+        if verb not in PROTECTS and (age is None or age > STALE_SECONDS):
+            when = "at a time that cannot be told" if age is None else f"{age:.0f}s ago"
+            return f"this was sent {when} and was not done: send it again"
         if verb == "kill":
             asked = self._asked.pop(who, None)
             if rest.lower() != "yes" or asked is None or time.monotonic() - asked > SURE_SECONDS:

@@ -152,7 +152,12 @@ class ControlServer:
                 return
             if not line:
                 return
-            await asyncio.wait_for(_send(writer, self.answer(line)), IDLE_SECONDS)
+            try:
+                await asyncio.wait_for(_send(writer, self.answer(line)), IDLE_SECONDS)
+            except TimeoutError:
+                writer.transport.abort()  # closing would keep what it does not take for as long as it likes
+                return
+            await asyncio.sleep(0)  # requests that came in one piece do not keep the loop from its events
 
     def answer(self, line: bytes) -> bytes:
         """One request line -> one answer line, with the action emitted on the way."""

@@ -19,6 +19,8 @@ READS = ("status", "why", "markets", "board", "detail", "history", "changes")
 ACTS = (
     Verb.PAUSE, Verb.RESUME, Verb.REDUCE, Verb.FLATTEN, Verb.CANCEL_ALL, Verb.KILL, Verb.ADOPT, Verb.APPROVE, Verb.SPLIT,
 )  # fmt: skip
+PROTECTS = frozenset(verb.value for verb in (Verb.PAUSE, Verb.REDUCE, Verb.CANCEL_ALL, Verb.KILL))
+"""They add nothing to what may be lost: taken late, and while the daemon stops, too."""
 RELOAD, INTEND = "reload", "intend"
 """Acts that are not an `OperatorActed`: `ParamsChanged`, and `IntentReceived`."""
 EXTRA = {
@@ -41,6 +43,8 @@ Size = Callable[[str, str], int | None]
 """(instrument id, shares as typed) -> quantity units; None: not a size."""
 Reload = Callable[[str, str], dict[str, Any]]
 """(plan, who) -> what was changed; `Refused` where the plan is no longer what the file says."""
+Shut = Callable[[str], str]
+"""Acting verb -> why it can no longer be done; empty: it can."""
 
 
 class Refused(Exception):
@@ -54,8 +58,15 @@ def _no_reload(plan: str, who: str) -> dict[str, Any]:
 class Desk:
     """Reads and acts of one account; `emit` is set by whoever runs it, before the first act."""
 
-    def __init__(self, ask: Ask, find: Find | None = None, size: Size | None = None, reload: Reload = _no_reload) -> None:
-        self._ask = ask
+    def __init__(
+        self,
+        ask: Ask,
+        find: Find | None = None,
+        size: Size | None = None,
+        reload: Reload = _no_reload,
+        shut: Shut = lambda verb: "",
+    ) -> None:
+        self._ask, self._shut = ask, shut
         self._find: Find = find or (lambda text: text)
         self._size: Size = size or (lambda instrument, text: None)
         self._reload = reload
@@ -74,6 +85,9 @@ class Desk:
     def act(self, verb: str, args: dict[str, Any], who: str) -> dict[str, Any]:
         """One action, attributed to `who`. Raises `Refused`."""
         verb = _known(verb)
+        # Said to be done and then lost, or done at the next start: both are worse than a no.
+        if why := self._shut(verb):
+            raise Refused(f"{verb}: {why}")
         known = ["instrument", *EXTRA.get(verb, ())]
         if unknown := sorted(args.keys() - set(known)):
             raise Refused(f"{verb} takes no {unknown[0]!r}; known: {', '.join(known)}")

@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 
 from llm_maker.console.http_api import MAX_BODY_BYTES, SAFE, Answer, Api, Call, denial, failure
-from llm_maker.console.http_guard import Denied
+from llm_maker.console.http_guard import TOO_MANY, Bucket, Denied
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -29,6 +29,10 @@ class Limits(msgspec.Struct, frozen=True):
     """Between two events of a stream."""
     connections: int = 64
     streams: int = 8
+    refusals: float = 50.0
+    """A second, of all clients; what is refused beyond that waits for its answer."""
+    wait: float = 1.0
+    """For one who asks again and again for what is refused: whoever does not wait costs the loop all its time."""
 
 
 _silent = logging.getLogger("llm_maker.http")
@@ -126,6 +130,7 @@ class Wire(web.Server):
         self._pictures: dict[int, tuple[bytes, int]] = {}
         self._pictured = self._scraped = float("-inf")
         self._scrape = b""
+        self._refusals = Bucket(limits.refusals, 2 * limits.refusals)
 
     def __call__(self) -> Connection:
         return Connection(
@@ -158,6 +163,8 @@ class Wire(web.Server):
             body = await self._body(request) if call.kind == "act" else b""
             return respond(self.api.answer(call, body))
         except Denied as denied:
+            if self._refusals.take(now) or denied.status == TOO_MANY:
+                await asyncio.sleep(self.limits.wait)
             response = respond(denial(denied))
             if not request.content.is_eof():
                 response.force_close()

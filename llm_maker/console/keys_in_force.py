@@ -1,13 +1,14 @@
-"""What config keys are in force, read back from the core's numbers in people's units; of the keys that a change may name."""
+"""What config keys are in force, in people's units, and the state with others in their place; of the keys that a change may name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
 
 from llm_maker.core.state import State
-from llm_maker.core.values import NS_PER_S, usd
-
-_HOUR_NS = 3_600 * NS_PER_S
+from llm_maker.core.values import CASH_PER_USD, NS_PER_S
 
 RAISED_WITH: dict[str, tuple[str, ...]] = {
     "risk.max_market_pct": ("risk.max_event_pct", "risk.max_cluster_pct", "risk.max_gross_pct"),
@@ -23,39 +24,58 @@ LIVE_CAPS = {
 }
 """Real money trades the smaller of both."""
 
-_READ: dict[str, Callable[[State], float]] = {
-    "risk.max_order_usd": lambda s: usd(s.params.risk.max_order_cost),
-    "risk.max_market_pct": lambda s: _pct(s.params.risk.market_ratio),
-    "risk.max_event_pct": lambda s: _pct(s.params.risk.event_ratio),
-    "risk.max_cluster_pct": lambda s: _pct(s.params.risk.cluster_ratio),
-    "risk.max_gross_pct": lambda s: _pct(s.params.risk.gross_ratio),
-    "risk.min_free_cash_pct": lambda s: _pct(s.params.risk.free_cash_ratio),
-    "risk.max_open_positions": lambda s: s.params.risk.max_open_positions,
-    "risk.resolution_pull_hours": lambda s: s.params.risk.resolution_pull_ns / _HOUR_NS,
-    "risk.resolution_reduce_hours": lambda s: s.params.risk.resolution_reduce_ns / _HOUR_NS,
-    "risk.volatility_pull_ratio": lambda s: s.params.risk.volatility_pull_ratio,
-    "risk.fat_finger_ticks": lambda s: s.params.risk.fat_finger_ticks,
-    "risk.exit_max_slippage": lambda s: s.params.risk.exit_max_slippage_ratio,
-    "strategy.min_confidence_to_trade": lambda s: s.params.signals.min_confidence,
-    "strategy.base_position_size": lambda s: s.params.signals.base_milli / 1_000,
-    "strategy.max_position_size": lambda s: s.params.risk.max_position_milli / 1_000,
-    "strategy.base_usd": lambda s: usd(s.params.signals.base_cash),
-    "strategy.max_usd": lambda s: usd(s.params.signals.max_position_cash),
-    "live.max_order_shares": lambda s: s.params.signals.base_milli / 1_000,
-    "live.max_position_shares": lambda s: s.params.risk.max_position_milli / 1_000,
-    "execution.max_spread_threshold": lambda s: s.strategy_params.max_spread_usd,
-    "execution.min_liquidity_threshold": lambda s: s.strategy_params.min_liquidity_usd,
-    "strategy.terms.table": lambda s: s.strategy_params.terms.table,
-    "strategy.terms.taper": lambda s: s.strategy_params.terms.taper,
-    "strategy.terms.unwind": lambda s: s.strategy_params.terms.unwind,
+_PCT, _USD, _HOURS, _MILLI, _PLAIN = (100, 1), (1, CASH_PER_USD), (1, 3_600 * NS_PER_S), (1, 1_000), (1, 1)
+"""(times, per): a number of the core times the one and by the other is what people write."""
+_PLACES: dict[str, tuple[str, tuple[int, int]]] = {
+    "risk.max_order_usd": ("params.risk.max_order_cost", _USD),
+    "risk.max_market_pct": ("params.risk.market_ratio", _PCT),
+    "risk.max_event_pct": ("params.risk.event_ratio", _PCT),
+    "risk.max_cluster_pct": ("params.risk.cluster_ratio", _PCT),
+    "risk.max_gross_pct": ("params.risk.gross_ratio", _PCT),
+    "risk.min_free_cash_pct": ("params.risk.free_cash_ratio", _PCT),
+    "risk.max_open_positions": ("params.risk.max_open_positions", _PLAIN),
+    "risk.resolution_pull_hours": ("params.risk.resolution_pull_ns", _HOURS),
+    "risk.resolution_reduce_hours": ("params.risk.resolution_reduce_ns", _HOURS),
+    "risk.volatility_pull_ratio": ("params.risk.volatility_pull_ratio", _PLAIN),
+    "risk.fat_finger_ticks": ("params.risk.fat_finger_ticks", _PLAIN),
+    "risk.exit_max_slippage": ("params.risk.exit_max_slippage_ratio", _PLAIN),
+    "strategy.min_confidence_to_trade": ("params.signals.min_confidence", _PLAIN),
+    "strategy.base_position_size": ("params.signals.base_milli", _MILLI),
+    "strategy.max_position_size": ("params.risk.max_position_milli", _MILLI),
+    "strategy.base_usd": ("params.signals.base_cash", _USD),
+    "strategy.max_usd": ("params.signals.max_position_cash", _USD),
+    "live.max_order_shares": ("params.signals.base_milli", _MILLI),
+    "live.max_position_shares": ("params.risk.max_position_milli", _MILLI),
+    "execution.max_spread_threshold": ("strategy_params.max_spread_usd", _PLAIN),
+    "execution.min_liquidity_threshold": ("strategy_params.min_liquidity_usd", _PLAIN),
+    "strategy.terms.table": ("strategy_params.terms.table", _PLAIN),
+    "strategy.terms.taper": ("strategy_params.terms.taper", _PLAIN),
+    "strategy.terms.unwind": ("strategy_params.terms.unwind", _PLAIN),
 }
-KEYS = tuple(_READ)
+"""Key -> where the state has it, and its unit."""
+KEYS = tuple(_PLACES)
 
 
 def in_force(state: State, key: str) -> float:
     """The value of a key; a switch is a bool. Raises `KeyError` for a key that no change names."""
-    return _READ[key](state)
+    path, (times, per) = _PLACES[key]
+    raw: Any = state
+    for name in path.split("."):
+        raw = getattr(raw, name)
+    return raw if isinstance(raw, bool) else round(raw * times / per, 9)
 
 
-def _pct(ratio: float) -> float:
-    return round(100.0 * ratio, 9)
+def assumed(state: State, values: Mapping[str, float]) -> State:
+    """The state as it would be with new values of keys; whatever they do not touch is shared with it: to be read only."""
+    for key, value in values.items():
+        path, (times, per) = _PLACES[key]
+        state = _with(state, path.split("."), value * per / times)
+    return state
+
+
+def _with(part: Any, path: list[str], value: float) -> Any:
+    now = getattr(part, path[0])
+    if len(path) > 1:
+        return msgspec.structs.replace(part, **{path[0]: _with(now, path[1:], value)})
+    kept = bool(value) if isinstance(now, bool) else round(value) if isinstance(now, int) else value
+    return msgspec.structs.replace(part, **{path[0]: kept})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import time
 from collections import deque
 from pathlib import Path
@@ -53,11 +55,10 @@ class Pulse:
 
 
 def _bytes_in(folder: Path) -> int:
-    """Of all files under a folder; one that goes while we look counts for nothing."""
+    """Of all files under a folder; what goes while we look, or cannot be looked at, counts for nothing."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:
-            continue
+    for place, _, names in os.walk(folder):  # which passes over a folder that it cannot read
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += Path(place, name).lstat().st_size
     return total

@@ -85,10 +85,18 @@ class Service:
             return why
         _EAR.status = ""
         try:
-            taken = self._plugin.notify(body=body, title=title, notify_type=_kind(level))
+            # Said to be plain, or services of HTML and Markdown would take what stands in a market's question for marks: they
+            # refuse the whole message for a lone `<`, or show a stranger's link.
+            taken = self._plugin.notify(body=body, title=title, notify_type=_kind(level), body_format=_plain())
         except FOREIGN as error:
             return type(error).__name__
         return "" if taken else f"it answered {_EAR.status}" if _EAR.status else "refused, or not reached"
+
+
+def _plain() -> Any:
+    import apprise
+
+    return apprise.NotifyFormat.TEXT
 
 
 def _kind(level: Level) -> Any:

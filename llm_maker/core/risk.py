@@ -405,7 +405,7 @@ def _limits(state: State, market: Market, command: PlaceOrder, allowed: Gate) ->
     cost = order_cash(instrument, command, adding)
     if cost and state.cash - state.reserved - cost < int(risk.free_cash_ratio * risk.bankroll):
         return "free cash"
-    added = _worst_with(state, market, command) - market.worst
+    added = worst_with(state, market, command) - market.worst
     if market.worst + added > int(risk.market_ratio * risk.bankroll):
         return "market cap"
     if state.gross + added > int(risk.gross_ratio * risk.bankroll):
@@ -417,7 +417,8 @@ def _limits(state: State, market: Market, command: PlaceOrder, allowed: Gate) ->
     return ""
 
 
-def _worst_with(state: State, market: Market, command: PlaceOrder) -> int:
+def worst_with(state: State, market: Market, command: PlaceOrder | QuoteTarget) -> int:
+    """The market's worst case with one order more."""
     bids, bid_cost, asks, ask_cost = foreign_resting(state, market)
     payout = market.instrument.payout
     entries = [(o.side, o.remaining, o.price) for o in state.live_orders(market)]

@@ -54,9 +54,11 @@ class LineLog:
         self._failing = False
 
     def _rotate(self) -> None:
-        os.close(self._fd)
-        self.path.replace(self.path.with_name(self.path.name + ".1"))
-        self._open()
+        with contextlib.suppress(FileNotFoundError):  # the last try got as far as this
+            self.path.replace(self.path.with_name(self.path.name + ".1"))
+        before = self._fd
+        self._open()  # first: a number that is closed already may be somebody else's file by the next line
+        os.close(before)
 
     def _drop(self, lines: int, error: OSError) -> None:
         self.lost += lines

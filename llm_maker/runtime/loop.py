@@ -182,6 +182,8 @@ class Session:
         self.events = 0
         self.frames = 0
         """Public market messages delivered."""
+        self.dead = False
+        """A fault of ours has ended it: what is handed in now is handled by nobody."""
 
     @property
     def stopped(self) -> bool:
@@ -321,6 +323,7 @@ class Session:
 
     def emergency(self, reason: str) -> list[str]:
         """Our own fault: cancel all that is ours without asking the core again; returns the ids that were live."""
+        self.dead = True
         ids: list[str] = []
         for account in self.accounts:
             for order in account.engine.state.orders.values():

@@ -181,6 +181,48 @@ def test_the_nearest_change_makes_it_quote(reason, stage, keys, do):
     assert shop.quotes(), f"{reason}: {facts['nearest_change']}"
 
 
+@pytest.mark.parametrize(
+    ("stage", "keys"),
+    [
+        (quiet, {"risk.max_order_usd": 1.0, "risk.max_market_pct": 0.01, "risk.min_free_cash_pct": 99.99}),
+        (quiet, {"risk.max_order_usd": 1.0, "execution.min_liquidity_threshold": 5_000.0}),
+        (wide, {"execution.max_spread_threshold": 0.05, "strategy.base_position_size": 2.0, "risk.max_market_pct": 0.01}),
+        (doubt, {"strategy.signal_rule": "seed", "risk.max_market_pct": 0.01}),
+    ],
+)
+def test_what_stands_behind_the_first_reason_is_told_with_it(stage, keys):
+    """One change that is followed makes it quote: not the first of three, each found out after the one before."""
+    shop = Shop()
+    shop.set(keys)
+    stage(shop)
+    shop.rig.ack()
+    assert not shop.quotes()
+    before = shop.rig.saved()
+    change = shop.why()["changes"][0]
+    assert shop.rig.saved() == before
+    assert len(change["values"]) >= 2 and all(key in change["text"] for key in change["values"])
+    shop.apply(change)
+    assert shop.quotes(), change["text"]
+
+
+def test_a_market_held_over_its_cap_by_an_order_in_doubt_tells_what_the_gate_counts():
+    """The other side's order counts in the worst case, though this one adds nothing to it."""
+    shop = Shop()
+    rig = shop.rig
+    rig.ack()
+    rig.hold(Side.BUY, 5000, 20 * SHARE)
+    shop.set({"risk.max_market_pct": 0.2})
+    bid, ask = rig.one(Side.BUY), rig.one(Side.SELL)
+    rig.send(ev.OrderUncertain(bid.order_id, "timeout"), ev.OrderCanceled(ask.order_id))
+    rig.run(1)
+    rig.ack()
+    assert not shop.quotes(side=Side.SELL)
+    facts = shop.why()
+    assert facts["sides"]["sell"]["refused"] == ["market cap"]
+    shop.apply(next(change for change in facts["changes"] if "risk.max_market_pct" in change["values"]))
+    assert shop.quotes(side=Side.SELL), facts["nearest_change"]
+
+
 def test_a_value_one_step_short_of_the_nearest_does_not_help():
     """The number is the nearest one, not merely one that suffices."""
     for name, stage, value, nudge in (
