@@ -37,6 +37,7 @@ def main() -> None:
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except typer.Abort:
+        sys.stderr.write("\nerror: nothing was done: the question was not answered (--yes answers it)\n")
         sys.exit(FAILED)
     except ClickException as error:
         sys.stderr.write(f"error: {error.format_message()}\n")

@@ -77,7 +77,7 @@ def faults(home: Path = HERE, secrets: Sequence[str] = ()) -> Iterator[None]:
 
     try:
         yield
-    except (typer.Exit, ClickException):
+    except (typer.Exit, typer.Abort, ClickException):
         raise
     except BrokenPipeError:
         # The reader (`| head`) has seen enough; what Python still wants to flush at its end goes nowhere.

@@ -91,6 +91,11 @@ def bring_back(
         return Comeback(fresh, make_recorder(fresh.state), cuts=tuple(cuts))
     reader = read_journal(latest)
     engine = engine_from(reader.header, strategies)
+    if engine.state.strategy != fresh.state.strategy:
+        raise Refused(
+            f"{place.home}: this home is of strategy {engine.state.strategy!r}, whose state another cannot go on from; "
+            f"for {fresh.state.strategy!r} give another --home"
+        )
     same_world(reader.header.meta, label, place.home)
     # The model behind the signals may be another one each time; feed, exchange and clock may not.
     saved = {name: bytes(raw) for name, raw in reader.header.simulators.items()}

@@ -16,12 +16,14 @@ import msgspec
 from pydantic import BaseModel
 
 from llm_maker.config import Config
-from llm_maker.core import risk
+from llm_maker.console.wishes import Wishes, wishes
+from llm_maker.core import reconcile, risk
 from llm_maker.core.params import Params, sizes
 from llm_maker.core.state import Market, State, foreign_resting, worst_loss
 from llm_maker.core.strategy import QuoteTarget
 from llm_maker.core.values import CASH_PER_USD, Mode
 from llm_maker.core.worth import equity
+from llm_maker.strategy.maker import Maker
 from llm_maker.strategy.params import MakerParams
 from llm_maker.tuning import maker_params, run_params
 
@@ -53,6 +55,9 @@ REFUSED: tuple[tuple[str, str, str], ...] = (
 """(key or section, why it cannot change while running, what to do); the first that fits counts, and comes before `ALLOWED`."""
 
 
+_MAKER = Maker()
+_MOST_ASKED = 200
+"""Markets of which the strategy is asked what it would want: some 0.2 ms of the trading loop each."""
 _MOST_EFFECTS = 60
 """Lines: halts come first, then market by market."""
 
@@ -114,7 +119,7 @@ def plan(running: Config, read: Callable[[], Config], state: State, provider: st
     seen = hashlib.blake2b(f"{running.model_dump_json()}\n{config.model_dump_json()}".encode(), digest_size=6).hexdigest()
     limits = changed_limits(state.params, params)
     allowed = all(change.allowed for change in changes)
-    told = effects(state, params) if changes and allowed else []
+    told = effects(state, params, maker) if changes and allowed else []
     return Plan(seen, changes, limits if changes else [], told, config, params, maker, running.mode == "live")
 
 
@@ -225,14 +230,26 @@ def _finite(value: float) -> float:
 # What happens at once.
 
 
-def effects(state: State, params: Params) -> list[str]:
-    """What new numbers do at once to what rests and is held, by the same rules that will judge it, in dollars and shares."""
-    tried = msgspec.structs.replace(state, params=params)
-    found = list(_halts(state, params))
+def effects(state: State, params: Params, maker: MakerParams | None = None) -> list[str]:
+    """What new numbers do at once to what rests and is held, by the same rules that will judge it, in dollars and shares.
+
+    `maker` None: the strategy's own stay.
+    """
+    own = state.strategy_params if maker is None else maker
+    tried = msgspec.structs.replace(state, params=params, strategy_params=own)
+    found = [*_halts(state, params), *_plans(state, params)]
+    repriced = own != state.strategy_params and state.strategy == _MAKER.name
+    asked = 0
     for market in state.markets.values():
-        found += _of_market(state, tried, market)
+        asks = repriced and bool(market.live) and asked < _MOST_ASKED
+        asked += asks
+        found += _of_market(state, tried, market, repriced=asks)
+    quoted = sum(bool(market.live) for market in state.markets.values())
     more = len(found) - _MOST_EFFECTS
-    return found if more <= 0 else [*found[:_MOST_EFFECTS], f"and {more} more of this kind"]
+    found = found if more <= 0 else [*found[:_MOST_EFFECTS], f"and {more} more of this kind"]
+    if repriced and quoted > asked:
+        found.append(f"and {quoted - asked} more markets are priced anew, which were not looked at here")
+    return found
 
 
 def _halts(state: State, params: Params) -> Iterator[str]:
@@ -253,7 +270,27 @@ def _halts(state: State, params: Params) -> Iterator[str]:
             yield f"the {code} halt stays: a new limit lifts none; `llm-maker resume` does, or its time"
 
 
-def _of_market(state: State, tried: State, market: Market) -> Iterator[str]:
+def _plans(state: State, params: Params) -> Iterator[str]:
+    """Exits: which of them cross at once, and that a position keeps the stop and the target with which it was entered."""
+    before, after = state.params, params
+    held = [state.markets[name] for name in state.held]
+    for market in held:
+        plan, name = market.exit_plan, market.instrument.question or market.instrument.id
+        if plan is None or plan.exiting != "stop" or plan.take:
+            continue
+        crosses = [
+            one.risk.stop_exit_crosses and state.now - plan.started_ns >= one.risk.exit_patience_ns for one in (before, after)
+        ]
+        if crosses == [False, True]:
+            size = market.instrument.usd_qty(abs(market.position.net - plan.goal_net))
+            yield f"{name}: its stop-loss CROSSES THE SPREAD AT ONCE: {size:g} shares, within risk.exit_max_slippage"
+    kept = sum(1 for market in held if market.exit_plan is not None)
+    names = ("stop_ratio", "target_ratio", "deadline_ns")
+    if kept and any(getattr(before.exits, name) != getattr(after.exits, name) for name in names):
+        yield f"{kept} positions keep the stop, target and deadline with which they were entered: the new ones are for the next"
+
+
+def _of_market(state: State, tried: State, market: Market, *, repriced: bool) -> Iterator[str]:
     """Of one market: what closes, what is above its cap, what rests and goes or shrinks."""
     instrument, name = market.instrument, market.instrument.question or market.instrument.id
     (base, cap), (new_base, new_cap) = (sizes(s.params, instrument, market.mark) for s in (state, tried))
@@ -270,7 +307,11 @@ def _of_market(state: State, tried: State, market: Market) -> Iterator[str]:
     closed = after.pull or after.mode is not Mode.ACTIVE
     if closed != (before.pull or before.mode is not Mode.ACTIVE):
         yield f"{name}: " + (f"{after.mode.value}: {after.name}: {after.text}" if closed else "is quoted again")
-    yield from _of_orders(tried, market, after, name)
+    wanted = wishes(tried, market, _MAKER, after) if repriced and not closed else Wishes(False)
+    if wanted.asked:
+        yield from _of_quotes(state, tried, market, wanted, name)
+    else:
+        yield from _of_orders(tried, market, after, name)
     resting = [o for o in state.live_orders(market) if o.post_only]
     if new_base != base and resting:
         yield f"{name}: a quote is {instrument.usd_qty(new_base):g} shares in place of {instrument.usd_qty(base):g}"
@@ -288,3 +329,29 @@ def _of_orders(tried: State, market: Market, allowed: risk.Gate, name: str) -> I
             what = f"{order.side.name.lower()} {instrument.usd_qty(order.remaining):g} at {instrument.usd_price(order.price):g}"
             end = f"makes way for {instrument.usd_qty(fits):g} at most" if fits else "goes"
             yield f"{name}: our {what} ({order.order_id}) {end}: {', '.join(r.partition(' ')[2] for r in shaped.refusals)}"
+
+
+def _of_quotes(state: State, tried: State, market: Market, wanted: Wishes, name: str) -> Iterator[str]:
+    """Quotes that the strategy wants otherwise with its new numbers, or that the new limits do not leave as they are."""
+    old = wishes(state, market, _MAKER, risk.allowance(state, market))
+    anyway = {order.order_id for order, _ in _compared(state, market, old)[0].cancel}
+    (plan, shaped), instrument = _compared(tried, market, wanted), market.instrument
+    for order, _ in plan.cancel:
+        if order.order_id in anyway or not order.post_only:
+            continue
+        what = f"{order.side.name.lower()} {instrument.usd_qty(order.remaining):g} at {instrument.usd_price(order.price):g}"
+        new = next((target for target in shaped.targets if target.side is order.side), None)
+        if new is not None:
+            end = f"makes way for {instrument.usd_qty(new.qty):g} at {instrument.usd_price(new.price):g}"
+        else:
+            lack = wanted.lacks.get(order.side)
+            refused = [r.partition(" ")[2] for r in shaped.refusals if r.startswith(order.side.name.lower())]
+            end = f"goes: {', '.join(refused) or (lack[0] if lack is not None else 'not wanted')}"
+        yield f"{name}: our {what} ({order.order_id}) {end}"
+
+
+def _compared(state: State, market: Market, wanted: Wishes) -> tuple[reconcile.Plan, risk.Shaped]:
+    """What the engine would send of the strategy's wishes, on a copy of what it remembers of them."""
+    shaped = risk.shape(state, market, list(wanted.targets.values()), risk.allowance(state, market))
+    orders, params = state.live_orders(market), state.params.execution
+    return reconcile.diff(market.instrument, shaped.targets, orders, dict(market.off_target), params, state.now), shaped

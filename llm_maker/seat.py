@@ -53,6 +53,8 @@ LOOK_SECONDS = 1.0
 """How often the curves are sampled and the alarms looked at, wall time."""
 PICTURE_SECONDS = 0.4
 """However many screens look: the board is made at most this often."""
+CHANGES_SHARE = 0.02
+"""Of the loop's time at most, for those who look at what a reload would change."""
 FAREWELL_SECONDS = 5.0
 ROWS_AT_ONCE = 10
 """So many markets are shown as of now; of more, all rows are made in the course of a second, a few at a time."""
@@ -119,7 +121,7 @@ class Seat:
         self._began = time.monotonic()
         self._look = self._picture_due = 0.0
         self._picture: dict[str, Any] | None = None
-        self._shown: tuple[float, dict[str, Any]] | None = None
+        self._shown: tuple[float, dict[str, Any] | Refused] | None = None
         """Until when the last answer to `changes` stands, and it; a refusal is one."""
         self._rows = Rows()
         self._rows_at = self._board_at = self._began
@@ -299,13 +301,17 @@ class Seat:
             raise Refused(str(error)) from None
 
     def _changes(self) -> dict[str, Any]:
-        """However often it is asked for, the file is read at most twice a second or so: that takes milliseconds of the loop."""
-        if self._shown is None or time.monotonic() >= self._shown[0]:
+        """However often it is asked for: of hundreds of markets it takes tens of milliseconds, so it stands the longer for that."""
+        began = time.monotonic()
+        if self._shown is None or began >= self._shown[0]:
             try:
-                told = reload.told(self._plan())
+                told: dict[str, Any] | Refused = reload.told(self._plan())
             except Refused as no:
-                told = {"ok": False, "error": str(no)}
-            self._shown = (time.monotonic() + PICTURE_SECONDS, told)
+                told = no
+            now = time.monotonic()
+            self._shown = (now + max(PICTURE_SECONDS, (now - began) / CHANGES_SHARE), told)
+        if isinstance(self._shown[1], Refused):
+            raise Refused(str(self._shown[1]))
         return self._shown[1]
 
     def _reload(self, plan_id: str, who: str) -> dict[str, Any]:

@@ -76,14 +76,14 @@ def test_what_the_page_changes_is_there_to_be_changed():
 
 
 def changed(text: str, diff: str) -> str:
-    """One line in place of another; what is imported besides goes before the maker's import."""
-    gone = [line[1:] for line in diff.splitlines() if line.startswith("-")]
-    new = [line[1:] for line in diff.splitlines() if line.startswith("+")]
-    assert len(gone) == 1 and text.count(gone[0] + "\n") == 1, f"not there, or twice: {gone}"
-    imports, instead = new[:-1], new[-1]
-    above = "from llm_maker.strategy.maker import"
-    assert not imports or text.count(above) == 1
-    return text.replace(gone[0], instead).replace(above, "\n".join([*imports, above]))
+    """One line in place of another; what is imported besides goes behind the line that is told with it."""
+    marked = {mark: [line[1:] for line in diff.splitlines() if line[0] == mark] for mark in " -+"}
+    (gone,), *imports, instead = marked["-"], *marked["+"]
+    assert text.count(gone + "\n") == 1
+    for told, line in zip(marked[" "], imports, strict=True):
+        assert text.count(told + "\n") == 1
+        text = text.replace(told, f"{told}\n{line}")
+    return text.replace(gone, instead)
 
 
 @pytest.mark.prove

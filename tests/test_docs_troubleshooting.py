@@ -11,6 +11,7 @@ from tests.test_docs import FENCE, PACKAGE, ROOT, alarms
 
 PAGE = ROOT / "docs" / "troubleshooting.md"
 TOLD_ON = (PAGE, ROOT / "docs" / "polymarket.md", ROOT / "docs" / "models.md", ROOT / "docs" / "prompts.md")
+ENDS = ("Refused", "ConfigError", "fail", "NotRunning", "Unanswered", "KeyUnsafe", "NotAvailable", "TapeError")
 OWN_WORDS = 6
 """A shorter piece (`is`, `of`) does not say which message is meant; it only stands beside longer ones."""
 
@@ -43,11 +44,11 @@ def refusals() -> Iterator[tuple[str, str]]:
     for file in PACKAGE:
         if "venues" in file.parts:
             continue
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        source = file.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(source)) if any(f"{name}(" in source for name in ENDS) else ():
             if not isinstance(node, ast.Call) or not node.args:
                 continue
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if name in ("Refused", "ConfigError", "fail", "NotRunning", "Unanswered", "KeyUnsafe", "NotAvailable", "TapeError"):
+            if (node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")) in ENDS:
                 words = "".join(_words(node.args[0]))
                 if len(words.replace("…", "").strip(" :;,")) > OWN_WORDS:
                     yield f"{file.relative_to(ROOT)}:{node.lineno}", words

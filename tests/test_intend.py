@@ -59,7 +59,7 @@ class Story:
     def _small(self, daemon: app.Daemon) -> None:
         self.market = market = next(iter(daemon.state.markets))
         self.other = list(daemon.state.markets)[1]
-        for shares in ("many", "", "1.00000001", "nan", "1e400", "inf", "2\x1b[2J"):
+        for shares in ("many", "", "1.00000001", "nan", "1e400", "9e999999", "inf", "2\x1b[2J"):
             with pytest.raises(Refused) as refused:
                 self.ask(daemon, "intend", instrument=market, shares=shares)
             self.refusals.append(str(refused.value))
@@ -118,7 +118,7 @@ def test_a_wish_for_no_is_worked_as_maker_to_its_end(story: Story):
 
 
 def test_a_wrong_size_is_refused_in_one_line(story: Story):
-    assert len(story.refusals) == 7
+    assert len(story.refusals) == 8
     assert all("is no number of shares (YES; minus is NO)" in line and "\n" not in line for line in story.refusals)
 
 

@@ -225,6 +225,38 @@ def test_orders_that_are_said_to_go_go(state: State):
     assert told > 0
 
 
+@pytest.mark.parametrize(
+    "numbers", [{"max_spread_usd": 0.0001}, {"min_liquidity_usd": 1e9}, {"edge_floor_ticks": 8.0}, {"interval_ns": 1}]
+)
+def test_quotes_that_the_strategys_new_numbers_move_are_told(state: State, numbers: dict[str, Any]):
+    """No limit changes, and yet what rests goes or moves: exactly what the engine then cancels is named."""
+    maker = msgspec.structs.replace(state.strategy_params, **numbers)
+    before = checkpoint(state)
+    said = [line for line in reload.effects(state, state.params, maker) if "our " in line]
+    assert checkpoint(state) == before
+    named = {order for line in said for order in state.orders if f"({order})" in line}
+    copies = []
+    for own in (state.strategy_params, maker):
+        copy = restore(before, app.STRATEGIES["maker"])
+        raw = msgspec.Raw(msgspec.json.encode(copy.params)), msgspec.Raw(msgspec.json.encode(own))
+        made = Engine(copy, app.STRATEGIES["maker"]).on_event(copy.now, ParamsChanged(*raw, "test"))
+        copies.append({command.order_id for command in made if isinstance(command, CancelOrder)})
+    assert named == copies[1] - copies[0]
+    assert bool(named) == ("interval_ns" not in numbers)
+
+
+def test_a_stop_that_a_shorter_patience_lets_cross_is_told(state: State):
+    copy = restore(checkpoint(state), app.STRATEGIES["maker"])
+    market = copy.markets[copy.held[0]]
+    assert market.exit_plan is not None
+    market.exit_plan.exiting, market.exit_plan.started_ns = "stop", copy.now - 60 * NS_PER_S
+    lines = reload.effects(copy, with_risk(copy, exit_patience_ns=30 * NS_PER_S))
+    assert any("CROSSES THE SPREAD AT ONCE" in line for line in lines)
+    assert not any("CROSSES" in line for line in reload.effects(copy, with_risk(copy, exit_patience_ns=90 * NS_PER_S)))
+    exits = msgspec.structs.replace(copy.params, exits=msgspec.structs.replace(copy.params.exits, stop_ratio=0.01))
+    assert any("keep the stop" in line for line in reload.effects(copy, exits))
+
+
 def test_what_is_held_above_a_new_cap_is_named_with_its_numbers(state: State):
     held = state.markets[state.held[0]]
     most = abs(held.position.net) // 2 * 1_000 // 10**held.instrument.qty_decimals

@@ -80,7 +80,7 @@ def comments(text: str) -> list[str]:
     return [" ".join(each.split()) for each in COMMENTS.findall(text)]
 
 
-@settings(max_examples=4, phases=QUICK)
+@settings(max_examples=2, phases=QUICK)
 @given(changes=CHANGES)
 def test_what_is_written_is_what_was_chosen_and_every_comment_stays(tmp_path_factory, changes):
     wanted = some_config(changes)

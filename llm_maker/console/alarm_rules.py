@@ -32,7 +32,11 @@ _BOOKED = "booked by what the venue told; compare with the site"
 _MACHINE = "`llm-maker doctor`; the disk (`df -h .`)"
 
 _LIMITS = {
-    "halt_kill": Rule("somebody pressed kill", "cancels all of ours, proves it, ends", "`llm-maker run`, then `llm-maker resume`, when you want it back"),
+    "halt_kill": Rule(
+        "somebody pressed kill",
+        "cancels all of ours, proves it, ends",
+        "`llm-maker run`, then `llm-maker resume`, when you want it back",
+    ),
     "halt_daily_loss": Rule(
         "the day's loss limit is passed",
         f"{_LIMIT} until 00:00 UTC",

@@ -153,11 +153,13 @@ def _resolution(case: Case) -> Change:
         return Change("never", "nothing: it is resolved")
     if end is None:
         return Change("outside", "the venue's listing must tell when it ends: real money takes no new risk without")
-    left = down((end - state.now) / NS_PER_S / 3_600)
-    if left <= 0:
+    # A guard at what is left would close again with the next second: half of it is a change worth making.
+    hours = down((end - state.now) / NS_PER_S / 3_600 / 2)
+    if hours <= 0:
         return Change("never", "nothing: its end has come")
     keys = ("risk.resolution_pull_hours", "risk.resolution_reduce_hours")
-    return assign(state, {key: left for key in keys if in_force(state, key) > left})
+    change = assign(state, {key: hours for key in keys if in_force(state, key) > hours})
+    return msgspec.structs.replace(change, text=f"{change.text}, and hold what is bought until {hours:g}h before its end")
 
 
 def _schedule(case: Case) -> Change:

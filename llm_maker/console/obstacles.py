@@ -80,5 +80,3 @@ def _refused(state: State, market: Market, target: QuoteTarget, allowed: risk.Ga
         reason=target.reason,
     )
     return risk.gate(state, placed, command, allowed)
-
-

@@ -21,6 +21,8 @@ from llm_maker.core.state import Market, State
 from llm_maker.core.values import Leg, Side, leg_price, leg_side, usd
 
 MOST = 2_000
+MOST_OFTEN = 600
+"""Of orders and cancels, which come by the hundred: what is older stands in logs/executions.jsonl, and `why ORDER` finds it."""
 TEXT_MAX = 300
 REASONING_MAX = 2_000
 _OPERATOR = "operator_"
@@ -32,7 +34,7 @@ class Tail:
 
     def __init__(self, state: Callable[[], State], most: int = MOST) -> None:
         self._state = state
-        self._often: deque[Entry] = deque(maxlen=most)
+        self._often: deque[Entry] = deque(maxlen=min(most, MOST_OFTEN))
         """Orders and cancels."""
         self._entries: deque[Entry] = deque(maxlen=most)
         self._fills: dict[str, bool] = {}

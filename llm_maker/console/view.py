@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from llm_maker.console import chain
@@ -164,7 +164,7 @@ def units(state: State, market_id: str, shares: str) -> int | None:
         found = Decimal(shares) * 10**market.instrument.qty_decimals if market else Decimal("NaN")
         # A number that no journal could hold is no size: it would end the daemon instead of being refused.
         return int(found) if abs(found) <= _MOST_UNITS and found == found.to_integral_value() else None
-    except InvalidOperation:
+    except ArithmeticError:  # no number, or one beyond any decimal: `9e999999`
         return None
 
 

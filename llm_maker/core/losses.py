@@ -117,5 +117,6 @@ def _entry(market: Market) -> str:
 def flatten(step: Step, market: Market, *, take: bool) -> None:
     """The operator, who has made it reduce-only, wants out of a market: cross at once where he said so."""
     market.dirty = True
+    overrule_intent(step, market, "operator")  # also where nothing is held yet, or too little to be sold
     if market.position.net:
         start_exit(step, market, "operator", 0, take=take)

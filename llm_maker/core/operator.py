@@ -28,6 +28,7 @@ def on_operator(step: Step, event: OperatorActed) -> None:
     step.notice(Level.WARNING, f"operator_{event.verb.value}", f"{event.verb.value} by {event.who}", event.instrument)
     if event.verb is Verb.KILL:
         step.halt("kill", f"killed by {event.who}", 0)
+        _take_back(step)
         stopping.begin_stop(step, "kill")
     elif event.verb is Verb.APPROVE:
         _start_intent(step, state.intents.pop(event.intent_id, None))
@@ -102,13 +103,20 @@ def on_intent(step: Step, event: IntentReceived) -> None:
     if market is None:
         step.notice(Level.WARNING, "no_such_market", f"intent {event.intent_id}: no market {event.instrument}")
         return
+    if "kill" in state.halts:
+        # It would begin by itself when a person resumes.
+        text = f"intent {event.intent_id} of {event.who} dropped: killed, and not resumed"
+        step.notice(Level.WARNING, "intent_done", text, event.instrument)
+        return
     intent = Intent(event.intent_id, event.instrument, event.target_net, event.who, event.reason)
     size = abs(event.target_net - market.position.net)
     if size < market.instrument.min_qty:
         _nothing_to_do(step, market, intent)
         return
-    worth = to_cash_up(market.instrument, size * (market.instrument.payout or round(market.mark)))
-    if 0 < state.params.risk.approve_above < worth:
+    price = market.instrument.payout or round(market.mark)
+    worth = to_cash_up(market.instrument, size * price)
+    # Without a price nobody knows what it is worth: it waits as the largest would.
+    if state.params.risk.approve_above and (worth > state.params.risk.approve_above or not price):
         if len(state.intents) >= MAX_WAITING and event.intent_id not in state.intents:
             step.notice(Level.WARNING, "approve", f"intent {event.intent_id} dropped: {MAX_WAITING} wait already", event.instrument)
             return
@@ -132,6 +140,19 @@ def _nothing_to_do(step: Step, market: Market, intent: Intent) -> None:
     text = f"intent {intent.intent_id} of {intent.who}: the position is as wished, or nearer than an order of {least:g}"
     step.notice(Level.INFO, "intent_done", text + (f"; taken back: {', '.join(gone)}" if gone else ""), market.instrument.id)
     requote(step, market)
+
+
+def _take_back(step: Step) -> None:
+    """Nothing that was wished before a kill may go on when trading does, days later perhaps."""
+    state = step.state
+    gone = list(state.intents)
+    state.intents.clear()
+    for market in state.markets.values():
+        if market.intent is not None:
+            gone.append(market.intent.intent_id)
+            market.intent = None
+    if gone:
+        step.notice(Level.WARNING, "intent_done", f"taken back by the kill: {', '.join(gone)}")
 
 
 def _start_intent(step: Step, intent: Intent | None) -> None:

@@ -189,10 +189,16 @@ def _settle(step: Step, market: Market, targets: list[QuoteTarget], allowed: ris
     refusals = []
     for target in sorted(plan.place, key=lambda t: _need(market, t)):
         waiting = step.now < market.held_off.get(target.side.name.lower(), 0)
-        refused = "venue refused" if waiting else step.quote(market, target, allowed, opinion.decision_id)
+        refused = "venue refused" if waiting else step.quote(market, target, allowed, _decision(target, opinion))
         if refused:
             refusals.append(f"{target.side.name.lower()} {refused}")
     return refusals
+
+
+def _decision(target: QuoteTarget, opinion: View) -> str:
+    """The decision that shaped a target: none a wish's, nor an exit's but that which a signal asked for."""
+    foreign = target.reason.startswith((EXIT, INTENT)) and target.reason != EXIT + "signal"
+    return "" if foreign else opinion.decision_id
 
 
 def _need(market: Market, target: QuoteTarget) -> tuple[bool, int]:

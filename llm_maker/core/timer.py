@@ -62,4 +62,6 @@ def _forget(step: Step, market: Market) -> None:
     for order_id in [i for i, o in state.orders.items() if o.instrument == instrument.id]:
         del state.orders[order_id]
     state.recent = [i for i in state.recent if i in state.orders]
+    for intent_id in [i for i, intent in state.intents.items() if intent.instrument == instrument.id]:
+        del state.intents[intent_id]
     del state.markets[instrument.id]

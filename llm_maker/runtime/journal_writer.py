@@ -69,6 +69,8 @@ class _Tail(msgspec.Struct):
     ts: int
     hash: bytes
     size: int
+    opening: int = 0
+    """Bytes of the checkpoint that opens it; 0: not known."""
 
 
 class JournalWriter:
@@ -209,14 +211,15 @@ class JournalWriter:
         self._digest.update(data)
 
     def rotate_if_due(self) -> bool:
-        """Begin a new file if this one is full; True if it did.
+        """Begin a new file if this one is full, and holds at least as much of events as of its checkpoint; True if it did.
 
+        Of many markets a checkpoint alone may be larger than a file should be: each event would then begin a new one.
         Between two events only, after the commands of the last one were executed: the checkpoint must hold them.
         """
         tail = self._tail
         if os.fstat(tail.fd).st_nlink == 0:
             raise JournalError(f"{tail.path}: somebody has deleted the journal that is being written")
-        if tail.size + self._pending_bytes < self._limits.max_file or tail.seq < tail.first_seq:
+        if tail.size + self._pending_bytes < max(self._limits.max_file, 2 * tail.opening) or tail.seq < tail.first_seq:
             return False
         self.rotate()
         return True
@@ -304,7 +307,7 @@ def _new_file(path: Path, header: bytes, os_write: OsWrite, *, first_seq: int, t
             os.close(fd)
         draft.unlink(missing_ok=True)
         raise JournalError(f"{path}: {error.strerror or error}") from error
-    return _Tail(fd, path, first_seq, first_seq - 1, ts, header[HASH_AT], len(header))
+    return _Tail(fd, path, first_seq, first_seq - 1, ts, header[HASH_AT], len(header), len(header))
 
 
 def _write_all(fd: int, data: bytes, os_write: OsWrite) -> None:

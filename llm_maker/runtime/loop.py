@@ -26,6 +26,7 @@ from llm_maker.core.events import (
     BookSnapshot,
     Event,
     LoopDelayed,
+    OperatorActed,
     StopRequested,
     StorageFailed,
     TopReported,
@@ -281,6 +282,10 @@ class Session:
             if on_idle:
                 on_idle()
             await self._rest(inbox, timeline, clock)
+        while (item := inbox.get_nowait()) is not None:
+            # Pressed in the last moment, and said to be done: a kill holds over the next start.
+            if isinstance(item[2], OperatorActed):
+                self.deliver(max(self.now, item[0]), item[1], item[2])
 
     def _skip_lost_time(self, now: int) -> None:
         """What a real feed says is stamped no later than the next Tick: lived through late, each would date it back."""

@@ -435,3 +435,11 @@ def test_what_apprise_says_never_reaches_the_terminal(capfd: pytest.CaptureFixtu
     assert sender.CALL_SECONDS > 0
     shown = capfd.readouterr()
     assert shown.out + shown.err == ""
+
+
+def test_words_of_a_market_are_words_for_a_service_of_html_too():
+    """A lone `<` would make such a service refuse the alarm for good, and marks would be a stranger's links in a mail of ours."""
+    with Webhook() as hook:
+        assert Service(f"{hook.url()}?format=html").send("ERROR x", "Will A & B be < 5 <a href=http://x>now</a>?", E) == ""
+    (_, title, body), *rest = hook.messages
+    assert not rest and title == "ERROR x" and "&lt;" in body and "&amp;" in body and "<" not in body

@@ -248,6 +248,12 @@ def test_the_end_and_the_start_of_an_event_open_again():
     assert set(change["values"]) == {"risk.resolution_pull_hours", "risk.resolution_reduce_hours"}
     near.apply(change)
     assert near.quotes()
+    for _ in range(20):
+        near.rig.wait(30)
+        near.rig.book()
+        near.rig.run(2)
+        near.rig.ack()
+    assert near.quotes(), "not for a moment only"
     soon = Shop(binary(start_ns=T0 + 300 * NS_PER_S))
     soon.rig.run(1)
     change = soon.why()["changes"][0]

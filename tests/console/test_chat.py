@@ -240,6 +240,15 @@ async def test_what_was_held_up_on_its_way_acts_only_where_it_protects(monkeypat
         assert "601s ago" in resumed and paused == "pause: done" and stage.events == [OperatorActed(Verb.PAUSE, "telegram 42")]
 
 
+async def test_a_message_of_which_nobody_can_tell_when_it_was_sent_acts_only_where_it_protects(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "_seconds", lambda date: 0)
+    async with chatting(monkeypatch) as stage:
+        stage.telegram.says("/resume")
+        stage.telegram.says("/pause")
+        resumed, paused = await stage.replies(2)
+        assert "cannot be told" in resumed and paused == "pause: done" and len(stage.events) == 1
+
+
 @pytest.mark.parametrize(
     "odd",
     [

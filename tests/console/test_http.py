@@ -25,7 +25,7 @@ from llm_maker.console.page import page_text
 from llm_maker.core.events import OperatorActed, Verb
 from tests.console.http_client import PAGE, ran, serving
 
-FAST = Limits(head=0.08, write=0.2, idle=0.1, beat=0.01)
+FAST = Limits(head=0.08, write=0.2, idle=0.1, beat=0.01, wait=0.0)
 READS = ["/api/board", "/api/detail?market=a", "/api/history", "/api/status", "/api/markets", "/api/why?market=a", "/api/changes"]
 BIG = "x" * 1_000_000
 
@@ -183,7 +183,7 @@ async def test_a_key_is_shown_in_one_way_only(tmp_path: Path):
 
 async def test_wrong_keys_run_out_and_the_right_one_still_opens(tmp_path: Path):
     wrong = {"Authorization": "Bearer throwaway-wrong-key-for-a-test"}
-    async with serving(tmp_path, desk()) as served:
+    async with serving(tmp_path, desk(), Limits(wait=0.0)) as served:
         got = [await served.ask("GET", "/api/me", headers=wrong, key=None) for _ in range(12)]
         assert [each.status for each in got] == [401] * 10 + [429] * 2
         assert int(got[-1].headers["retry-after"]) > 0
@@ -196,7 +196,7 @@ async def test_requests_are_limited_and_a_stop_is_not_kept_out_by_other_acts(tmp
         monkeypatch.setattr(http_guard, name, 0.01)
     monkeypatch.setattr(http_guard, "READS_BURST", 3.0)
     monkeypatch.setattr(http_guard, "ACTS_BURST", 2.0)
-    async with serving(tmp_path, desk()) as served:
+    async with serving(tmp_path, desk(), Limits(wait=0.0)) as served:
         assert [(await served.ask("GET", "/healthz", key=None)).status for _ in range(4)] == [200] * 3 + [429]
         assert [(await served.ask("GET", "/api/me", key=None)).status for _ in range(2)] == [429] * 2
         assert [(await served.ask("GET", "/api/me", key="http_read_key")).status for _ in range(4)] == [200] * 3 + [429]
@@ -204,6 +204,18 @@ async def test_requests_are_limited_and_a_stop_is_not_kept_out_by_other_acts(tmp
         assert [(await served.act("resume")).status for _ in range(3)] == [200, 200, 429]
         assert (await served.act("kill")).status == 200
     assert [event.verb for event in served.emitted if isinstance(event, OperatorActed)] == [Verb.RESUME, Verb.RESUME, Verb.KILL]
+
+
+async def test_who_asks_again_and_again_for_what_is_refused_waits_and_nobody_else_does(tmp_path: Path):
+    """At a thousand refusals a second and more, anybody on this machine would have all of the loop's time."""
+    async with serving(tmp_path, desk(), Limits(refusals=1e-6, wait=3_600.0)) as served, served.line() as line:
+        rude = served.head("GET", "/nothing", {"Host": "elsewhere"}, key=None)
+        await line.send(rude * 3)
+        waiting = asyncio.create_task(line.got())
+        assert (await served.ask("GET", "/api/me")).status == 200 and (await served.act("kill")).status == 200
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        waiting.cancel()
 
 
 def test_a_bucket_fills_again_and_says_when():

@@ -162,6 +162,7 @@ class Rig:
         self.loop = uvloop.new_event_loop()
         self._stack = AsyncExitStack()
         self.daemon = self.run(ran(home))
+        self.daemon.seat.desk._shut = lambda verb: ""  # its run is over, which would refuse every act
         self.served = self.run(self._stack.enter_async_context(serving(home, self.daemon.seat.desk, LIMITS)))
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:

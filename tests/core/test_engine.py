@@ -13,7 +13,7 @@ from llm_maker.core.engine import new_state
 from llm_maker.core.orders import Status
 from llm_maker.core.risk import chain
 from llm_maker.core.values import NS_PER_MS, NS_PER_S, FixedGrid, Leg, Mode, Regime, Side
-from tests.core.builders import BOOK, CASH, SHARE, Rig, Scripted, Wants, acts, binary, notices, of, params, places
+from tests.core.builders import BOOK, CASH, SHARE, USD, Rig, Scripted, Wants, acts, binary, linear, notices, of, params, places
 
 BUY, SELL = Side.BUY, Side.SELL
 BOTH = ((1, 5000, 20 * SHARE), (-1, 5200, 20 * SHARE))
@@ -475,6 +475,47 @@ def test_no_more_intents_wait_than_the_limit():
     for n in range(150):
         rig.send(intent(150 * SHARE, key=f"i{n}"))
     assert len(rig.state.intents) == 100
+
+
+def test_a_kill_takes_every_wish_back_and_takes_no_new_one():
+    """What was wished before a kill must not go on by itself when a person resumes, sessions later."""
+    rig = Rig(approve_above=100 * USD).start(binary(), binary("n"))
+    rig.send(intent(30 * SHARE), intent(150 * SHARE, "n", "i2"))
+    assert rig.market().intent is not None and rig.state.intents
+    out = rig.send(ev.OperatorActed(ev.Verb.KILL, "test"), intent(40 * SHARE, key="i3"))
+    assert "i2, i1" in notices(out, "intent_done")[0].text
+    rig.send(ev.OperatorActed(ev.Verb.APPROVE, "test", intent_id="i2"))
+    assert not rig.state.intents and all(market.intent is None for market in rig.state.markets.values())
+    rig.ack()
+    rig.send(ev.Started(2, True), ev.AccountSnapshot((), ()), ev.OperatorActed(ev.Verb.RESUME, "test"))
+    rig.book()
+    assert places(rig.run(5)) == []
+
+
+def test_flatten_ends_a_wish_also_where_nothing_is_held_yet():
+    rig = Rig().start()
+    rig.send(intent(30 * SHARE))
+    rig.send(ev.OperatorActed(ev.Verb.FLATTEN, "test", "m"))
+    assert rig.market().intent is None
+    rig.ack()
+    rig.send(ev.OperatorActed(ev.Verb.RESUME, "test", "m"))
+    assert places(rig.run(5)) == []
+
+
+def test_a_wish_that_nobody_can_price_waits_for_approval():
+    rig = Rig(approve_above=100 * USD).start()
+    rig.listed(linear())
+    out = rig.send(intent(30, "l"))
+    assert notices(out, "approve") and rig.market("l").intent is None
+
+
+def test_wishes_that_wait_go_with_their_market():
+    """Else a hundred of them, of markets long gone, would keep every new one away."""
+    rig = Rig(approve_above=100 * USD).start(binary(), binary("n"))
+    rig.send(intent(150 * SHARE, "n", "i2"), ev.InstrumentDropped("n", "closed"))
+    rig.wait(3_700)
+    rig.run(2)
+    assert "n" not in rig.state.markets and not rig.state.intents
 
 
 def test_an_intent_for_a_market_that_is_not_there_is_told():

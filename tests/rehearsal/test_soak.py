@@ -32,7 +32,7 @@ WARM_UP = 0.2
 """The part of the run after which memory may no longer grow: caches, curves and rings are full then."""
 GROWTH_MB = 10.0
 MEGABYTE = 1_000_000
-CAPS = {"journal_max_mb": 1.0, "journal_total_mb": 8.0, "decisions_max_mb": 1.0}
+CAPS = {"journal_max_mb": 4.0, "journal_total_mb": 24.0, "decisions_max_mb": 1.0}
 TASKS = 10
 """How many more tasks than after the warm-up may run at a moment: each request that is being answered has one."""
 

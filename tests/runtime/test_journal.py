@@ -397,7 +397,8 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_file_in_use(tmp_path
     disk = Disk(1 << 30)
     limits = JournalLimits(compress=False, max_file=100)
     writer = JournalWriter.create(tmp_path, "main", checkpoint, limits=limits, os_write=disk.write)
-    writer.write(1, 1, DELTA, [])
+    for seq in (1, 2, 3):
+        writer.write(seq, seq, DELTA, [])
     writer.flush()
     disk.room = 50
     with pytest.raises(JournalError):
@@ -406,9 +407,21 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_file_in_use(tmp_path
     assert writer.path == tmp_path / file_name("main", 1)
     assert not list(tmp_path.glob("*.tmp"))
     assert writer.rotate_if_due()
-    writer.write(2, 2, DELTA, [])
+    writer.write(4, 4, DELTA, [])
     writer.close()
-    assert [entry.seq for entry in read_tail(tmp_path, "main", 0)] == [1, 2]
+    assert [entry.seq for entry in read_tail(tmp_path, "main", 0)] == [1, 2, 3, 4]
+
+
+def test_a_checkpoint_larger_than_a_file_should_be_does_not_begin_one_at_every_event(tmp_path):
+    large = Checkpoint(b'"' + b"x" * 20_000 + b'"', {}, {})
+    writer = JournalWriter.create(tmp_path, "main", lambda: large, limits=JournalLimits(compress=False, max_file=2_000))
+    written = 0
+    for seq in range(1, 301):
+        writer.write(seq, seq, DELTA, [PLACE])
+        written += writer.rotate_if_due()
+    writer.close()
+    assert 1 <= written <= 10, "no more often than as much again has been written"
+    assert [entry.seq for entry in read_tail(tmp_path, "main", 0)] == list(range(1, 301))
 
 
 CHILD = """

@@ -44,3 +44,24 @@ def test_a_full_file_is_kept_once(tmp_path: Path):
         log.write([text])
     assert log.path.read_bytes() == b"third\n"
     assert (tmp_path / "a.jsonl.1").read_bytes() == b"second\n"
+
+
+def test_a_new_file_that_cannot_be_made_leaves_everybody_elses_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Were the old one closed first, its number could be another file's by the next line, which would be written into that."""
+    log, real, wrong = LineLog(tmp_path / "a.jsonl", 8), os.open, OSError(errno.EMFILE, "Too many open files")
+    log.write([b"1234567"])
+
+    def none(*args: object, **how: object) -> int:
+        raise wrong
+
+    monkeypatch.setattr(os, "open", none)
+    log.write([b"2"])
+    monkeypatch.setattr(os, "open", real)
+    other = tmp_path / "the ledger"
+    with other.open("wb", buffering=0) as file:
+        file.write(b"money")
+        monkeypatch.setattr(os, "open", none)
+        log.write([b"3"])
+        monkeypatch.setattr(os, "open", real)
+        log.write([b"4"])
+    assert other.read_bytes() == b"money" and log.path.read_bytes() == b"4\n" and log.lost == 2
