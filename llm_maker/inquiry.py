@@ -212,9 +212,11 @@ class _Life:
         word = _word(event) if getattr(event, "order_id", None) == self._id else ""
         if isinstance(event, e.OrderFilled) and word:
             ahead = None if place is None else self._instrument.usd_qty(place.ahead)
-            if event.fill_id not in self._fills:
+            again = event.fill_id in self._fills
+            if not again:
                 self._fills[event.fill_id] = fill_told(self._instrument, event, entry.ts, mid) | {"ahead": ahead}
-            self._add(entry.ts, word, f"{self._instrument.usd_qty(event.qty):g} shares, {event.fill_id}")
+            shares = f"{self._instrument.usd_qty(event.qty):g} shares, {event.fill_id}"
+            self._add(entry.ts, "told again" if again else word, shares)
         elif word:
             detail = ", ".join(
                 str(getattr(event, name)) for name in ("reason", "detail", "found", "venue_id") if getattr(event, name, "")

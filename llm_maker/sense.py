@@ -54,7 +54,9 @@ def _losses(config: Config) -> Iterator[Suspicion]:
     if config.mode == "live" and config.live.daily_loss_usd > bank:
         text = f"live.daily_loss_usd (${config.live.daily_loss_usd:,.2f}) is more than the bankroll (${bank:,.2f})"
         yield text, f"set live.daily_loss_usd: {daily:.15g}"
-    if risk.daily_loss_pct > risk.max_drawdown_pct:
+    # Real money has a limit of the day in dollars beside the share, and the smaller holds.
+    of_day = min(daily, config.live.daily_loss_usd) if config.mode == "live" else daily
+    if of_day > risk.max_drawdown_pct / 100 * bank:
         text = "risk.daily_loss_pct is above risk.max_drawdown_pct: the loss of a day never halts it"
         yield text, f"set risk.daily_loss_pct: {risk.max_drawdown_pct:g}"
 

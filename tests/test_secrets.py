@@ -101,7 +101,7 @@ class Looker(threading.Thread):
         self.heard: dict[str, bytes] = {}
 
     def run(self) -> None:
-        while not self.over.wait(0.2):
+        while not self.over.wait(0.6):
             try:
                 self._look()
             except (OSError, ValueError):
@@ -209,7 +209,7 @@ def test_no_secret_is_written_shown_or_sent(
         monkeypatch.setenv("LLM_MAKER_ALERT_URLS", f"{hook}/{MARKED['LLM_MAKER_ALERT_URLS']}")
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config_for(server)))
         assert runs == 1 or run("--until", "100") == 0
-        dies_after(monkeypatch, 20, ValueError(f"a foreign library said: {' '.join(secrets)}"))
+        dies_of(ValueError(f"a foreign library said: {' '.join(secrets)}"), monkeypatch, looker)
         assert run("--until", "600") == 1
     assert server.violations == [], "no key in a body, an address or another provider's header"
     assert {PROVIDERS[by_key[seen.credential]].api for seen in server.seen} == {"gemini", "messages", "responses", "chat"}
@@ -228,15 +228,15 @@ def test_no_secret_is_written_shown_or_sent(
     assert len(key) >= 20 and not any(key in raw for raw in told), "the page's own key is in its file alone"
 
 
-def dies_after(monkeypatch: pytest.MonkeyPatch, looks: int, error: Exception) -> None:
-    """A daemon that fails in the middle, once a provider has been given up, with every secret in the words of it."""
+def dies_of(error: Exception, monkeypatch: pytest.MonkeyPatch, looker: Looker) -> None:
+    """A daemon that fails in the middle, once a provider has been given up and the page has shown what a model said."""
     seen, watch = 0, app.Daemon._watch
 
     def watched(daemon: app.Daemon, began: float) -> None:
         nonlocal seen
         seen += 1
-        given_up = seen % 20 == 0 and b"stopped after auth" in (daemon.home / "logs" / "daemon.jsonl").read_bytes()
-        if seen > looks and daemon.state.counts.decisions and given_up:
+        shown = looker.heard.get("/api/board", b"") + looker.heard.get("/api/detail", b"") if seen % 20 == 0 else b""
+        if b"your key is ***" in shown and b"stopped after auth" in (daemon.home / "logs" / "daemon.jsonl").read_bytes():
             raise error
         watch(daemon, began)
 

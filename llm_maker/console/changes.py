@@ -278,7 +278,8 @@ def _short(case: Case, name: str) -> tuple[int, float] | None:
     least = market.instrument.min_qty
     fits = reduces + risk.qty_for(market, room, unit)
     adding = (least if fits < least else wish.qty) - min(reduces, least if fits < least else wish.qty)
-    more, share = to_cash_up(market.instrument, unit * adding), 1.0
+    more: int = to_cash_up(market.instrument, unit * adding)
+    share = 1.0
     if name == "gross cap":
         opinion = acting(state, market)
         share = risk.PRIORITY_SHARE[opinion.signal.priority.value] if opinion is not None else 1.0

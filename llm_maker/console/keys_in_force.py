@@ -1,4 +1,4 @@
-"""What config keys are in force, in people's units, and the state with others in their place; of the keys that a change may name."""
+"""Config keys in force in people's units, and the state with others in their place; of the keys that a change may name."""
 
 from __future__ import annotations
 

@@ -13,7 +13,23 @@ from llm_maker.core.engine import new_state
 from llm_maker.core.orders import Status
 from llm_maker.core.risk import chain
 from llm_maker.core.values import NS_PER_MS, NS_PER_S, FixedGrid, Leg, Mode, Regime, Side
-from tests.core.builders import BOOK, CASH, SHARE, USD, Rig, Scripted, Wants, acts, binary, linear, notices, of, params, places
+from tests.core.builders import (
+    BOOK,
+    CASH,
+    SHARE,
+    USD,
+    Rig,
+    Scripted,
+    Wants,
+    acts,
+    advice,
+    binary,
+    linear,
+    notices,
+    of,
+    params,
+    places,
+)
 
 BUY, SELL = Side.BUY, Side.SELL
 BOTH = ((1, 5000, 20 * SHARE), (-1, 5200, 20 * SHARE))
@@ -490,6 +506,20 @@ def test_a_kill_takes_every_wish_back_and_takes_no_new_one():
     rig.send(ev.Started(2, True), ev.AccountSnapshot((), ()), ev.OperatorActed(ev.Verb.RESUME, "test"))
     rig.book()
     assert places(rig.run(5)) == []
+
+
+def test_no_decision_is_named_for_what_a_person_or_an_exit_wants():
+    """The opinion in force shaped neither; what a signal's own exit sends is its doing."""
+    for event, reason, decision in (
+        (intent(60 * SHARE), "intent i1", ""),
+        (ev.OperatorActed(ev.Verb.FLATTEN, "test", "m"), "exit: operator", ""),
+        (None, "exit: signal", "d1"),
+    ):
+        rig = Rig(prior_weight=0.15).start()
+        rig.hold(Side.BUY, 5000, 20 * SHARE)
+        rig.advise(advice("exit" if event is None else "hold", 0.9))
+        out = rig.run(1) + (rig.send(event) if event is not None else [])
+        assert [place.decision_id for place in places(out) if place.reason == reason] == [decision]
 
 
 def test_flatten_ends_a_wish_also_where_nothing_is_held_yet():
