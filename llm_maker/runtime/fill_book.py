@@ -28,8 +28,8 @@ SAMPLE_NS = 60 * NS_PER_S
 MOST_SAMPLES = 20
 """Markets sampled in one `sample_ns`, on the mean: more of them are looked at less often."""
 
-_MOST_STOOD = 10_000
-"""Orders remembered where no samples are taken; the core itself keeps fewer."""
+_STOOD_SLACK = 500
+"""So many more orders than the core knows, and half as many again, may be remembered before those it has forgotten go."""
 
 
 class PendingFill(msgspec.Struct, frozen=True):
@@ -80,7 +80,7 @@ class FillBook:
     def _placed(self, command: PlaceOrder) -> None:
         """A fill makes the strategy look again before we do: what made the price is kept from when it was sent."""
         market = self._state.markets[command.instrument]
-        if len(self._stood) >= _MOST_STOOD:
+        if len(self._stood) >= 1.5 * len(self._state.orders) + _STOOD_SLACK:
             self._forget()
         self._stood[command.order_id] = _Stood(dict(_priced_by(market, command.reason)), acting(self._state, market))
 

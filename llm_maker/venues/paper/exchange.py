@@ -70,8 +70,11 @@ from llm_maker.venues.paper.records import (
     State,
 )
 
-_MAX_FINISHED = 20_000
-"""Ended orders remembered for look-ups, duplicates and the report; the older half is forgotten beyond it."""
+_MAX_FINISHED = 4_000
+"""Ended orders remembered for look-ups, duplicates and the report; the older half is forgotten beyond it.
+
+A core asks about the last 2,000 at most; what is remembered stands in every checkpoint.
+"""
 _Handler = Callable[[int, Any], None]
 _Effect = Callable[[State, ExchangeParams, int, Any], None]
 
