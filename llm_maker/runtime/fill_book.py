@@ -5,7 +5,6 @@ Makes rows from events and the state after them, as `forecasts` does for opinion
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from llm_maker.core.quote import EXIT, INTENT, effective
 from llm_maker.core.signals import Opinion
 from llm_maker.core.state import Market, State, acting
 from llm_maker.core.values import NS_PER_S, FeeCurve, Side, expit, logit
+from llm_maker.runtime.due import DueList, Later
 from llm_maker.runtime.rows import FillFactRow, FillMarkRow, Row, SampleRow
 
 MARKOUTS_S = (1, 10, 60, 300, 3_600, 86_400)
@@ -55,9 +55,7 @@ class FillBook:
         self._state = state
         self._sample_ns, self._next_sample = sample_ns, 0
         self._fills = state.counts.fills
-        self._due: list[tuple[int, int, str, str]] = []
-        """(due, horizon, instrument, fill), the next one first."""
-        self._known: set[tuple[int, str, str]] = set()
+        self._due = DueList()
         self._stood: dict[str, _Stood] = {}
         for fill in pending:
             self._watch(fill.ts, fill.instrument, fill.fill_id, fill.seen)
@@ -116,28 +114,25 @@ class FillBook:
 
     def _watch(self, ts: int, instrument: str, fill_id: str, seen: Sequence[int]) -> None:
         for horizon in MARKOUTS_S:
-            key = (horizon, instrument, fill_id)
-            if horizon not in seen and key not in self._known:
-                self._known.add(key)
-                heapq.heappush(self._due, (ts + horizon * NS_PER_S, *key))
+            if horizon not in seen:
+                self._due.add(Later(ts + horizon * NS_PER_S, horizon, instrument, fill_id))
 
     def _marks(self, ts: int) -> list[Row]:
         """The doubled mid of every fill whose horizon has come; one that comes too late is never told."""
         rows: list[Row] = []
         waiting = []
-        while self._due and self._due[0][0] <= ts:
-            due, horizon, instrument, fill_id = entry = heapq.heappop(self._due)
+        while (later := self._due.take(ts)) is not None:
+            due, horizon, instrument, fill_id = later
             market = self._state.markets.get(instrument)
             late = ts - due > max(PATIENCE * horizon, 1.0) * NS_PER_S
             mid2 = None if market is None or late else _mid2(market)
             if market is not None and not late and mid2 is None:
-                waiting.append(entry)
+                waiting.append(later)
                 continue
-            self._known.discard((horizon, instrument, fill_id))
             if mid2 is not None:
                 rows.append(FillMarkRow(fill_id=fill_id, instrument=instrument, horizon_s=horizon, mid2=mid2))
-        for entry in waiting:
-            heapq.heappush(self._due, entry)
+        for later in waiting:
+            self._due.add(later)
         return rows
 
     def _samples(self, ts: int) -> list[Row]:

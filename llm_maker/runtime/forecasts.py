@@ -5,7 +5,6 @@ Makes rows from events and the state after them, so a journal makes the same row
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from llm_maker.core.signals import bias_sign, market_x
 from llm_maker.core.skill import HORIZONS_S, Forecast
 from llm_maker.core.state import Market, State
 from llm_maker.core.values import NS_PER_S, PPM, Side
+from llm_maker.runtime.due import DueList, Later
 from llm_maker.runtime.rows import ForecastRow, MarkRow, OutcomeRow, Row, Scope
 
 PATIENCE = 0.1
@@ -30,9 +30,7 @@ class ForecastBook:
 
     def __init__(self, state: State, pending: Iterable[Forecast] = ()) -> None:
         self._state = state
-        self._due: list[tuple[int, int, str, str]] = []
-        """(due, horizon, decision, instrument), the next one first."""
-        self._known: set[tuple[int, str, str]] = set()
+        self._due = DueList()
         self._looked_ns = 0
         for told in pending:
             self._watch(told.ts, told.decision_id, told.instrument, told.later)
@@ -82,25 +80,23 @@ class ForecastBook:
 
     def _watch(self, ts: int, decision: str, instrument: str, seen: dict[int, float]) -> None:
         for horizon in HORIZONS_S:
-            if horizon not in seen and (horizon, decision, instrument) not in self._known:
-                self._known.add((horizon, decision, instrument))
-                heapq.heappush(self._due, (ts + horizon * NS_PER_S, horizon, decision, instrument))
+            if horizon not in seen:
+                self._due.add(Later(ts + horizon * NS_PER_S, horizon, instrument, decision))
 
     def _marks(self, ts: int) -> list[Row]:
         rows: list[Row] = []
         waiting = []
-        while self._due and self._due[0][0] <= ts:
-            due, horizon, decision, instrument = entry = heapq.heappop(self._due)
+        while (later := self._due.take(ts)) is not None:
+            due, horizon, instrument, decision = later
             market = self._market(instrument)
             x, late = self._x(market), ts - due > PATIENCE * horizon * NS_PER_S
             if market is not None and x is None and not late:
-                waiting.append(entry)
+                waiting.append(later)
                 continue
-            self._known.discard((horizon, decision, instrument))
             if x is not None and not late:
                 rows.append(MarkRow(decision_id=decision, instrument=instrument, horizon_s=horizon, x_market=x))
-        for entry in waiting:
-            heapq.heappush(self._due, entry)
+        for later in waiting:
+            self._due.add(later)
         return rows
 
 

@@ -325,7 +325,7 @@ def test_nor_does_it_to_the_table_between_two_looks():
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("quoting", ["inventory", "touch"])
+@pytest.mark.parametrize("quoting", ["inventory", pytest.param("touch", marks=pytest.mark.prove)])
 def test_nor_on_the_first_twenty_thousand_frames_of_a_real_tape(quoting, shared):
     reader = TapeReader(shared / "tapes" / "polymarket_nhl_20260607_0130.jsonl.zst")
     instruments = instruments_from_header(reader.header)

@@ -125,6 +125,7 @@ def killed_again_and_again(home: Path, seed: int, speed: float, times: int) -> N
         assert not [i for i, count in rehearsal.watch.sent.items() if count > 1], "no order is sent twice"
 
 
+@pytest.mark.prove
 @pytest.mark.timeout(180)
 def test_killed_again_and_again_it_doubles_nothing_and_loses_no_fill(tmp_path):
     seed = 31
@@ -179,6 +180,7 @@ def test_a_halted_daemon_lets_the_heartbeat_go_and_a_person_brings_it_back(tmp_p
         ended_well(rehearsal)
 
 
+@pytest.mark.prove
 @pytest.mark.timeout(120)
 def test_a_user_stream_that_pongs_and_tells_nothing_is_found_out_and_made_anew(tmp_path):
     with Rehearsal(tmp_path, 44, 20.0) as rehearsal:

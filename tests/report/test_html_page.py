@@ -277,6 +277,7 @@ CONTENT = """() => [...document.querySelectorAll('.plot')].map(card => ({
   inside: [...card.querySelectorAll('.main-svg')].every(svg => svg.getBoundingClientRect().right <= innerWidth + 1) }))"""
 
 
+@pytest.mark.prove
 @browser_needed
 def test_the_page_in_a_browser(browser, tmp_path):
     tracks = rich(seconds=DAY_S, step=300)
