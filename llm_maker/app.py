@@ -31,6 +31,7 @@ from llm_maker.keys import Secrets
 from llm_maker.live import LiveVenue, live_clock, refuse_unsafe, wallet_folder, watch_clock
 from llm_maker.mind import House, Mind
 from llm_maker.port import Port, Simulator
+from llm_maker.reload import FileReader
 from llm_maker.report import summary
 from llm_maker.runtime.clock import LiveClock, LoopWatch, PacedClock, VirtualClock
 from llm_maker.runtime.daemon_log import DaemonLog
@@ -85,7 +86,7 @@ class Daemon:
         home: Path,
         options: Options,
         say: Callable[[str], None],
-        read_config: Callable[[], Config] | None = None,
+        read_config: FileReader | None = None,
     ) -> None:
         """`read_config` reads the file again, for a reload; None: there is no file."""
         self.config, self.home, self.options, self.say = config, home, options, say

@@ -15,7 +15,22 @@ import typer
 from typer._click.exceptions import ClickException  # typer shows no public name for its usage errors
 
 from llm_maker import __version__, cli_lab, cli_operate, cli_report, cli_study
-from llm_maker.cli_shared import BAD_USAGE, FAILED, HERE, SHIPPED, AsJson, ConfigFile, Home, fail, faults, load, overrides, read
+from llm_maker.cli_shared import (
+    BAD_USAGE,
+    FAILED,
+    HERE,
+    SHIPPED,
+    AsJson,
+    ConfigFile,
+    Home,
+    fail,
+    faults,
+    load,
+    nobody_reads,
+    overrides,
+    read,
+    stderr_line,
+)
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -77,6 +92,7 @@ def run(
     from llm_maker.banner import banner
     from llm_maker.config import check_keys, check_run
     from llm_maker.config_text import ConfigError
+    from llm_maker.reload import FileReader
     from llm_maker.runtime.daemon_log import stderr
 
     for name, number in (("speed", speed), ("duration", duration), ("until", until)):
@@ -110,9 +126,8 @@ def run(
             fail(str(error), BAD_USAGE)
         if loaded.mode == "live":
             _consent(loaded, yes=yes)
-        daemon = wiring.Daemon(
-            loaded, secrets, home, options, screen.say if screen else stderr, lambda: read(config, changed, home)[0]
-        )
+        reader = FileReader(config, lambda: read(config, changed, home)[0])
+        daemon = wiring.Daemon(loaded, secrets, home, options, screen.say if screen else stderr, reader)
         try:
             for line in banner(daemon):
                 stderr(line)
@@ -145,12 +160,15 @@ def _closing(result: dict[str, Any], as_json: bool) -> None:
     """The five lines, and with --json one object as the last line of stdout."""
     from llm_maker.report.summary import closing_lines
 
-    for line in closing_lines(result):
-        print(line, file=sys.stderr if as_json else sys.stdout)
+    with nobody_reads():
+        for line in closing_lines(result):
+            # A pipe or a service manager would hold them back behind the last line, which people look for.
+            print(line, file=sys.stderr if as_json else sys.stdout, flush=True)
     if result["clean_stop"]:
-        sys.stderr.write("stopped: proved that no order of ours rests\n")
+        stderr_line("stopped: proved that no order of ours rests")
     if as_json:
-        print(json.dumps(result))
+        with nobody_reads():
+            print(json.dumps(result), flush=True)
 
 
 def _screen(config: Any, as_json: bool) -> Any:

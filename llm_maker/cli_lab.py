@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +28,8 @@ from llm_maker.cli_shared import (
 )
 
 app = typer.Typer()
+_LABEL = 11
+"""Columns of a label of `init`."""
 
 
 @app.command()
@@ -115,11 +119,24 @@ def record(
         print(f"play it: llm-maker backtest --tape {done['tape']}")
 
 
+def _wrapped(line: str) -> list[str]:
+    """At most as wide as the terminal, broken between words; what follows stands under the text, not under its label."""
+    pieces = textwrap.wrap(
+        line,
+        shutil.get_terminal_size().columns,
+        subsequent_indent=" " * _LABEL,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return pieces or [line]
+
+
 class _Person:
     """A terminal for the wizard."""
 
     def say(self, line: str = "") -> None:
-        print(line)
+        for piece in _wrapped(line):
+            print(piece)
 
     def ask(self, question: str, default: str, *, hidden: bool = False) -> str:
         return str(typer.prompt(question, default=default, show_default=bool(default), hide_input=hidden))
@@ -165,9 +182,10 @@ def init(
         except ConfigError as error:
             fail(str(error), BAD_USAGE)
         except (typer.Abort, KeyboardInterrupt):
+            stderr_line("")  # after the question that Ctrl-C was typed at
             fail("nothing was written", FAILED)
     look, run = wizard.command("doctor", home), wizard.command("run", home)
-    print(f"next: `{look}` looks everything over, `{run}` starts it")
+    print(f"next: `{look}` looks everything over\n      `{run}` starts it")
     live = chosen.config.mode == "live" and not yes
     if live and typer.confirm("look everything over now?", default=True):
         doctor(config=home / "config.yaml", home=home)

@@ -172,10 +172,15 @@ def flatten(
     as_json: AsJson = False,
 ) -> None:
     """Leave positions, as maker at the touch; with --take by crossing."""
-    if take:
+    if take and market:
+        from llm_maker.console.top_help import crossing
+
+        detail: Any = ask(home, "detail", {"market": market})
+        stderr_line(f"crossing the spread in {detail['row']['market_id']} costs {crossing(detail)}")
+    elif take:
         seen = ask(home, "status", {})
         cost = seen["equity_usd"] - seen["exit_equity_usd"]
-        print(f"crossing the spread on every position costs about ${cost:.2f} including fees", file=sys.stderr)
+        stderr_line(f"crossing the spread on every position costs about ${cost:.2f} including fees")
     _act(home, "flatten", market, as_json, take=take, yes=yes)
 
 
@@ -204,6 +209,9 @@ def approve(
     as_json: AsJson = False,
 ) -> None:
     """Let a wish go ahead that risk.approve_above_usd holds back."""
+    waiting = [wish["intent_id"] for wish in ask(home, "status", {})["intents"]]
+    if intent_id not in waiting:
+        fail(f"no wish {intent_id!r} waits here; " + (f"waiting: {', '.join(waiting)}" if waiting else "none does"), FAILED)
     _act(home, "approve", "", as_json, intent_id=intent_id)
 
 
@@ -241,10 +249,11 @@ def page(
     stderr_line(f"from another machine: `ssh -L {port}:127.0.0.1:{port} THIS_MACHINE`, then open the link there")
 
 
-@app.command()
+# A number below 0 is no option.
+@app.command(context_settings={"ignore_unknown_options": True})
 def intend(
     market: MarketName,
-    shares: Annotated[str, typer.Argument(metavar="SHARES", help="The net YES position wanted; minus is NO: `-- -20`. 0 is flat.")],
+    shares: Annotated[str, typer.Argument(metavar="SHARES", help="The net YES position wanted; minus is NO. 0 is flat.")],
     home: Home = HERE,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it stands in the journal.")] = "",
     as_json: AsJson = False,
@@ -270,7 +279,7 @@ def reload(
     from llm_maker.console import reload_lines
 
     found = ask(home, "changes", {})
-    if not as_json or not (check or found["allowed"]):
+    if not as_json or not found["allowed"]:
         show(found, as_json, reload_lines.reload_lines)
     if not found["allowed"]:
         fail(

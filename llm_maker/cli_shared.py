@@ -33,13 +33,24 @@ HERE = Path()
 
 def fail(line: str, code: int) -> NoReturn:
     """One line to stderr, and out."""
-    sys.stderr.write(f"error: {line}\n" if not line.startswith("error") else line + "\n")
+    stderr_line(f"error: {line}" if not line.startswith("error") else line)
     raise typer.Exit(code)
 
 
 def stderr_line(line: str) -> None:
     """One line beside the results."""
-    sys.stderr.write(line + "\n")
+    with contextlib.suppress(OSError):  # the terminal was closed: nobody is left to be told
+        sys.stderr.write(line + "\n")
+
+
+@contextlib.contextmanager
+def nobody_reads() -> Iterator[None]:
+    """What is printed within may find its terminal closed, or the reader of its pipe gone: then it goes nowhere."""
+    try:
+        yield
+    except OSError:
+        # Python flushes once more at its end, and would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def read(config: Path, overrides: dict[str, Any], home: Path) -> tuple[Any, Any]:

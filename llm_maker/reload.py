@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -83,6 +84,24 @@ class Limit(msgspec.Struct, frozen=True):
     """`usd`, or a noun."""
     raises: bool
     """More may be lost."""
+
+
+class FileReader(msgspec.Struct, frozen=True):
+    """The configuration file, read again by each call; `stamp` says at the price of a stat whether it was written since."""
+
+    file: Path
+    read: Callable[[], Config]
+
+    def __call__(self) -> Config:
+        return self.read()
+
+    def stamp(self) -> tuple[int, int, int] | None:
+        """None: there is no file."""
+        try:
+            seen = self.file.stat()
+        except OSError:
+            return None
+        return seen.st_mtime_ns, seen.st_size, seen.st_ino
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -11,7 +11,6 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,7 +31,7 @@ from llm_maker.console.http import HttpServer
 from llm_maker.console.pulse import Pulse
 from llm_maker.console.tail import Tail
 from llm_maker.core.commands import AnyCommand, Level, Notice
-from llm_maker.core.events import Event, ParamsChanged
+from llm_maker.core.events import Event, ParamsChanged, Started
 from llm_maker.core.state import State
 from llm_maker.core.values import usd
 from llm_maker.core.worth import equity
@@ -78,7 +77,7 @@ class Sat(Protocol):
     recorder: Recorder
     inbox: Inbox | None
     log: DaemonLog
-    read_config: Callable[[], Config] | None
+    read_config: reload.FileReader | None
 
     @property
     def state(self) -> State: ...
@@ -121,8 +120,8 @@ class Seat:
         self._began = time.monotonic()
         self._look = self._picture_due = 0.0
         self._picture: dict[str, Any] | None = None
-        self._shown: tuple[float, dict[str, Any] | Refused] | None = None
-        """Until when the last answer to `changes` stands, and it; a refusal is one."""
+        self._shown: tuple[float, object, dict[str, Any] | Refused] | None = None
+        """Until when the last answer to `changes` stands, of which state of the file, and it; a refusal is one."""
         self._rows = Rows()
         self._rows_at = self._board_at = self._began
         self._pulse = Pulse(daemon.home / "logs" / "journal")
@@ -133,6 +132,8 @@ class Seat:
 
     def record(self, seq: int, ts: int, event: Event, commands: list[AnyCommand]) -> None:
         """A step of the account, after the recorder has written it."""
+        if isinstance(event, Started):
+            self.desk.session = event.session
         self._daemon.recorder.record(seq, ts, event, commands)
         self.tail.record(seq, ts, event, commands)
 
@@ -180,7 +181,6 @@ class Seat:
         daemon, config = self._daemon, self._config
         self._tell_of_start()
         self.alerts.open()
-        self.desk.session = daemon.state.session
         control = ControlServer(daemon.home, self.desk)
         found: list[Port] = [KillFile(daemon.home), self.alerts, self._pulse]
         try:
@@ -225,8 +225,10 @@ class Seat:
             case "changes":
                 return self._changes()
         told = view.ask(daemon.state, verb, args, daemon.account.engine.strategy)
+        if verb in ("status", "markets", "why"):
+            told["simulated"] = daemon.world.market is not None
         if verb == "status":
-            told |= {"simulated": daemon.world.market is not None, "twin": daemon.twins.told(), **daemon.facts}
+            told |= {"twin": daemon.twins.told(), **daemon.facts}
             told["page"] = self.http.address if self.http else ""
         if verb == "markets":
             out = [c for c in daemon.world.universe.choices.values() if not c.chosen]
@@ -301,18 +303,23 @@ class Seat:
             raise Refused(str(error)) from None
 
     def _changes(self) -> dict[str, Any]:
-        """However often it is asked for: of hundreds of markets it takes tens of milliseconds, so it stands the longer for that."""
-        began = time.monotonic()
-        if self._shown is None or began >= self._shown[0]:
+        """However often it is asked for: of hundreds of markets it takes tens of milliseconds, so it stands the longer for that.
+
+        Never longer than the file stands: an edit of it is seen at once.
+        """
+        began, reader = time.monotonic(), self._daemon.read_config
+        stamp = None if reader is None else reader.stamp()
+        if self._shown is None or began >= self._shown[0] or stamp != self._shown[1]:
             try:
                 told: dict[str, Any] | Refused = reload.told(self._plan())
             except Refused as no:
                 told = no
             now = time.monotonic()
-            self._shown = (now + max(PICTURE_SECONDS, (now - began) / CHANGES_SHARE), told)
-        if isinstance(self._shown[1], Refused):
-            raise Refused(str(self._shown[1]))
-        return self._shown[1]
+            self._shown = (now + max(PICTURE_SECONDS, (now - began) / CHANGES_SHARE), stamp, told)
+        answer = self._shown[2]
+        if isinstance(answer, Refused):
+            raise Refused(str(answer))
+        return answer
 
     def _reload(self, plan_id: str, who: str) -> dict[str, Any]:
         """What was shown is what is done, whole or not at all; the twins follow."""

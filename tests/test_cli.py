@@ -12,6 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
+
+from llm_maker.cli import app
 
 ROOT = Path(__file__).parent.parent
 
@@ -158,7 +161,8 @@ def test_a_second_daemon_on_the_same_home_is_refused_and_the_first_obeys(tmp_pat
         why = json.loads(llm_maker("why", market, "--json", home=tmp_path).stdout)
         assert {g["gate"] for g in why["gates"]} >= {"mode", "book", "resolution", "pull"}
         assert market in llm_maker("why", market, home=tmp_path).stdout
-        assert llm_maker("markets", home=tmp_path).returncode == 0
+        assert llm_maker("markets", home=tmp_path).stdout.startswith("main: PAPER money on a SIMULATED market\n")
+        _wishes_and_costs(tmp_path, market)
         assert llm_maker("pause", home=tmp_path).returncode == 0
         time.sleep(0.5)
         status = json.loads(llm_maker("status", "--json", home=tmp_path).stdout)
@@ -172,6 +176,25 @@ def test_a_second_daemon_on_the_same_home_is_refused_and_the_first_obeys(tmp_pat
     finally:
         process.kill()
     assert json.loads(llm_maker("report", "--json", home=tmp_path).stdout)["accounts"][0]["venue"] == "simulated"
+
+
+def _wishes_and_costs(home: Path, market: str) -> None:
+    """What a verb says is of the market, the wish and the file that it was asked about."""
+
+    def said(code: int, *args: str) -> Result:
+        result = CliRunner().invoke(app, [*args, "--home", str(home)])
+        assert result.exit_code == code, result.output
+        return result
+
+    assert "no wish 'w9-9' waits here; none does" in said(1, "approve", "w9-9").stderr
+    assert said(0, "intend", market, "-20").stdout.startswith("w1-1: asked for")
+    assert f"crossing the spread in {market} costs about $" in said(0, "flatten", market, "--take", "--yes").stderr
+    assert "crossing the spread on every position costs about $" in said(1, "flatten", "--take").stderr
+    (home / "config.yaml").write_text("seed: 77\n")
+    told = json.loads(said(1, "reload", "--check", "--json").stdout)
+    assert not told["allowed"] and [change["key"] for change in told["changes"]] == ["seed"]
+    (home / "config.yaml").unlink()
+    assert "nothing has changed" in said(0, "reload", "--check").stdout, "of the file as it is now"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -234,6 +257,16 @@ def test_the_promised_result_has_every_field(tmp_path: Path):
     assert result.stderr.splitlines()[-7].startswith("earned from spread")
     assert result.stderr.splitlines()[-2].startswith("the model's worth so far")
     assert result.stderr.splitlines()[-1] == "stopped: proved that no order of ours rests"
+    # Into one pipe, as a service manager has it: that line is still the last one.
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"} | {"PYTHONPATH": str(ROOT)}
+    closing = [sys.executable, "-c", f"from llm_maker.cli import _closing; _closing({told!r}, False)"]
+    shown = subprocess.run(closing, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
+    assert shown.startswith("earned from spread") and shown.splitlines()[-1].startswith("stopped: proved")
+    # A terminal that was closed, or `| head`: nobody reads it, and the run was well all the same.
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert subprocess.run(closing, env=env, stdout=writer, stderr=writer, check=False).returncode == 0
+    os.close(writer)
 
 
 def test_help_loads_no_model_sdk(tmp_path: Path):

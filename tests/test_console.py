@@ -154,6 +154,20 @@ def test_status_lists_what_waits_for_a_person_and_where_the_page_is(quoting):
     assert "page         127.0.0.1:8787; `llm-maker page` prints its link" in told
 
 
+def test_status_tells_of_a_wish_that_keeps_the_strategy_out_of_a_market(quoting):
+    quoting.on(ev.IntentReceived("w1-1", "m1", 30_000, "top", "a hunch"))
+    (line,) = [line for line in quoting.status().splitlines() if line.startswith("  wish")]
+    assert line.startswith("  wish         top wants 300 of m1: a hunch; w1-1, at work")
+    assert quoting.ask("status")["intents"] == []
+
+
+def test_the_columns_stay_where_they_are_for_a_position_of_four_figures(quoting):
+    line = quoting.ask("markets")["markets"][0]
+    for held in ({"position": 0}, {"position": -62.36, "avg_price": 0.5043}, {"position": -131.9, "avg_price": 0.51}):
+        row = tables.row(line | held | {"our_bid": 0.48, "our_ask": 0.51, "signal": "hold", "signal_age_s": 25.0})
+        assert row.index("0.48/0.51") == tables.heading().index("ours") and row.index("hold") == tables.heading().index("signal")
+
+
 def test_status_of_a_simulated_market_says_so(quoting):
     lines = tables.status_lines(quoting.ask("status") | {"simulated": True})
     assert lines[0] == "main: ACTIVE, PAPER money on a SIMULATED market"
@@ -225,7 +239,9 @@ def test_markets_tell_what_is_in_what_is_not_and_why(quoting):
             {"market_id": "m9", "question": "", "why": "named in market_selection.exclude"},
         ]
     )
-    assert lines[0] == "2 markets in, 1 quoted; 2 not chosen"
+    assert lines[:2] == ["main: PAPER money", "2 markets in, 1 quoted; 2 not chosen"]
+    assert tables.market_lines(quoting.ask("markets") | {"simulated": True})[0] == "main: PAPER money on a SIMULATED market"
+    assert "  account      main: PAPER money" in quoting.why()
     still = lines.index("in, but not quoted, and why")
     assert lines[still + 1 : still + 3] == ["  wide spread", "      Will it rain in Bern?"]
     rest = lines.index("not chosen, and why")
@@ -235,7 +251,7 @@ def test_markets_tell_what_is_in_what_is_not_and_why(quoting):
 def test_a_closed_gate_is_told_in_full(quoting):
     quoting.on(ev.VenueDown("v", "socket closed"))
     lines = quoting.markets()
-    assert "v is down: socket" in line_of(lines, "Will it rain")
+    assert "v is down: sock" in line_of(lines, "Will it rain")
     assert "  v is down: socket closed" in lines
 
 

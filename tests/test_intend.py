@@ -148,6 +148,7 @@ def test_a_wish_for_what_is_held_takes_the_others_back(story: Story):
 def test_ids_never_repeat_and_the_journal_proves_itself(story: Story):
     ids = [entry.event.intent_id for entry in story.entries() if isinstance(entry.event, IntentReceived)]
     assert len(ids) == len(set(ids)) == 4
+    assert [name.partition("-")[0] for name in ids] == ["w1", "w1", "w2", "w2"], "of their session, as an order's id is"
     assert lab.replay(next((story.home / "logs" / "journal").iterdir()))["proved"]
 
 

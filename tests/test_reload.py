@@ -184,7 +184,8 @@ def daemon_of(home: Path, until: float, file: Path | None, **settings: Any) -> a
     def read() -> Config:
         return load(file, {}, changes)
 
-    return app.Daemon(read(), Secrets({}), home, app.Options(speed=0.0, until=until), lambda line: None, read if file else None)
+    reader = reload.FileReader(file, read) if file else None
+    return app.Daemon(read(), Secrets({}), home, app.Options(speed=0.0, until=until), lambda line: None, reader)
 
 
 def run(daemon: app.Daemon) -> None:
@@ -341,7 +342,6 @@ class Ran:
         self.file.write_text(yaml.safe_dump(tree))
 
     def ask(self, daemon: app.Daemon) -> dict[str, Any]:
-        daemon.seat._shown = None
         return daemon.seat.desk.answer("changes", {}, "test")
 
     def _refusals(self, daemon: app.Daemon) -> None:

@@ -35,7 +35,7 @@ _LIMITS = {
     "halt_kill": Rule(
         "somebody pressed kill",
         "cancels all of ours, proves it, ends",
-        "`llm-maker run`, then `llm-maker resume`, when you want it back",
+        "`rm KILL` in the home if it was that file; `llm-maker run`, then `llm-maker resume`, when you want it back",
     ),
     "halt_daily_loss": Rule(
         "the day's loss limit is passed",

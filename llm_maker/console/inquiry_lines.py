@@ -119,7 +119,7 @@ def _book(book: Answer) -> list[str]:
     asks = [f"  ask {_level(level)}" for level in reversed(book["asks"])]
     bids = [f"  bid {_level(level)}" for level in book["bids"]]
     middle = "  one-sided" if book["mid"] is None else f"  mid {book['mid']:g}, spread {price(book['spread'])}"
-    micro = [] if book["micro_price"] is None else [f"micro-price {book['micro_price']:g}"]
+    micro = [] if book["micro_price"] is None else [f"best level's micro-price {book['micro_price']:g}"]
     return [*asks, middle, *bids, *micro, f"our position {number(book['position'])}, {age(book['age_s'])} old"]
 
 

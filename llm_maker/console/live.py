@@ -10,7 +10,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from rich.console import Console
@@ -103,7 +103,8 @@ class Screen:
         if failed:
             frame.append("the table cannot be drawn; trading goes on\n", "bold red")
         for notice in self._notices:
-            frame.append(tables.clean(notice) + "\n", "yellow")
+            # Its end names the market; whole it stands on stderr afterwards.
+            frame.append(tables.clip_middle(notice, self._console.size.width).rstrip() + "\n", "yellow")
         frame.rstrip()
         frame.no_wrap, frame.overflow = True, "crop"
         self._live.update(frame, refresh=True)
@@ -126,7 +127,8 @@ class Screen:
 
 
 def _to_stderr(line: str) -> None:
-    sys.stderr.write(line + "\n")
+    with suppress(OSError):  # the terminal was closed; the log has the line
+        sys.stderr.write(line + "\n")
 
 
 def table(daemon: Running, lines: int, width: int) -> Text:

@@ -18,7 +18,7 @@ __all__ = [
 ]  # fmt: skip
 
 WIDTH = 80
-_TOUCH, _POSITION, _SIGNAL = 11, 11, 12
+_TOUCH, _POSITION, _SIGNAL = 11, 13, 12
 _NAME_MAX = 60
 _LABEL = 12
 _IDS_SHOWN = 5
@@ -111,17 +111,16 @@ def _plural(count: int, noun: str) -> str:
 def status_lines(answer: Answer) -> list[str]:
     """What runs, whether it is well, what is odd, and every market in a row."""
     markets, counts = answer["markets"], answer["counts"]
-    money = "LIVE, REAL MONEY" if answer["real_money"] else "PAPER money"
-    world = " on a SIMULATED market" if answer.get("simulated") else ""
     refused = sorted(answer["refused"].items(), key=lambda item: (-item[1], item[0]))[:_TOP_REFUSALS]
     return [
-        f"{clean(answer['account'])}: {answer['mode'].upper()}, {money}{world}",
+        f"{clean(answer['account'])}: {answer['mode'].upper()}, {_stakes(answer)}",
         *_item("market time", f"{when(answer['now_ns'])}, session {answer['session']}"),
         *_item("well?", _verdict(answer)),
         *(line for odd in oddities(answer) for line in _item("odd", odd)),
         *_item("money", _money(answer)),
         *_item("orders", f"{answer['orders']} live; so far {counts['placed']} placed, {_plural(counts['fills'], 'fill')}"),
         *(line for intent in answer["intents"] for line in _item("waits", _intent(intent))),
+        *(line for intent in answer["at_work"] for line in _item("wish", _wish(intent))),
         *_item("slow loop", _slow(answer)),
         *(_item("twin", _twin(answer["twin"])) if answer.get("twin") else ()),
         *(line for venue, facts in answer["venues"].items() for line in _item("venue", f"{venue}: {_venue(facts)}")),
@@ -133,10 +132,24 @@ def status_lines(answer: Answer) -> list[str]:
     ]
 
 
-def _intent(intent: Answer) -> str:
+def _stakes(answer: Answer) -> str:
+    """What kind of money, and of market."""
+    kind = "LIVE, REAL MONEY" if answer["real_money"] else "PAPER money"
+    return kind + (" on a SIMULATED market" if answer.get("simulated") else "")
+
+
+def _wanted(intent: Answer) -> str:
     target = "a position" if intent["target"] is None else number(intent["target"])
     because = f": {intent['reason']}" if intent["reason"] else ""
-    return f"{intent['who']} wants {target} of {intent['market_id']}{because}; `llm-maker approve {intent['intent_id']}`"
+    return f"{intent['who']} wants {target} of {intent['market_id']}{because}"
+
+
+def _intent(intent: Answer) -> str:
+    return f"{_wanted(intent)}; `llm-maker approve {intent['intent_id']}`"
+
+
+def _wish(intent: Answer) -> str:
+    return f"{_wanted(intent)}; {intent['intent_id']}, at work; an `intend` for what is held takes it back"
 
 
 def _twin(twin: Answer) -> str:
@@ -236,7 +249,8 @@ def market_lines(answer: Answer) -> list[str]:
     """What is in, in rows; then in full what stands still and why; then what was not chosen and why."""
     markets, rest = answer["markets"], answer.get("not_chosen", [])
     still = [line for line in markets if not quotes(line)]
-    lines = [f"{_plural(len(markets), 'market')} in, {len(markets) - len(still)} quoted; {len(rest)} not chosen"]
+    lines = [f"{clean(answer['account'])}: {_stakes(answer)}"]
+    lines += [f"{_plural(len(markets), 'market')} in, {len(markets) - len(still)} quoted; {len(rest)} not chosen"]
     if markets:
         lines += ["", heading(), *map(row, markets)]
     if still:
@@ -286,6 +300,7 @@ def why_lines(answer: Answer) -> list[str]:
     return [
         *textwrap.wrap(clean(name(answer)), WIDTH),
         *_item("id", answer["market_id"]),
+        *_item("account", f"{answer['account']}: {_stakes(answer)}"),
         *_item("now", _now(answer)),
         *_item("book", f"{touch(answer['bid'], answer['ask'])}, fair {price(answer['fair'])}"),
         *_item("position", _position(answer)),

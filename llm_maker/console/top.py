@@ -358,7 +358,8 @@ class Top(App[None]):
         detail = self.look.detail_of(self._table.chosen)
         if detail is None:
             return [((self.look.detail_fault or "asking", WARN),)]
-        return [((line, PLAIN),) for line in tables.why_lines(detail["why"])]
+        kind = {"simulated": self.look.board is not None and self.look.board["simulated"]}
+        return [((line, PLAIN),) for line in tables.why_lines({**detail["why"], **kind})]
 
     def action_whole(self) -> None:
         """All that is known of what is chosen."""

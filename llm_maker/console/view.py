@@ -10,7 +10,7 @@ from llm_maker.console.chain import caps
 from llm_maker.core import risk
 from llm_maker.core.orders import Status
 from llm_maker.core.quote import effective
-from llm_maker.core.state import Market, State, Venue
+from llm_maker.core.state import Intent, Market, State, Venue
 from llm_maker.core.strategy import Strategy
 from llm_maker.core.values import NS_PER_S, Side, usd
 from llm_maker.core.worth import equity, exit_equity
@@ -39,6 +39,7 @@ def status(state: State) -> dict[str, Any]:
         "unknown_orders": unknown_orders(state),
         "foreign_orders": len(state.foreign_orders),
         "intents": intents(state),
+        "at_work": [_wanted(state, m.intent) for m in state.markets.values() if m.intent is not None],
         "slow_loop": slow_loop(state),
         "counts": counts(state),
         "venues": venues(state),
@@ -59,20 +60,18 @@ def unknown_orders(state: State) -> list[str]:
 
 def intents(state: State) -> list[dict[str, Any]]:
     """What waits for `approve`, as a person reads it; shares of YES, minus is NO."""
-    found = []
-    for intent in state.intents.values():
-        market = state.markets.get(intent.instrument)
-        size = None if market is None else market.instrument.usd_qty(intent.target_net)
-        found.append(
-            {
-                "intent_id": intent.intent_id,
-                "market_id": intent.instrument,
-                "target": size,
-                "who": intent.who,
-                "reason": intent.reason,
-            }
-        )
-    return found
+    return [_wanted(state, intent) for intent in state.intents.values()]
+
+
+def _wanted(state: State, intent: Intent) -> dict[str, Any]:
+    market = state.markets.get(intent.instrument)
+    return {
+        "intent_id": intent.intent_id,
+        "market_id": intent.instrument,
+        "target": None if market is None else market.instrument.usd_qty(intent.target_net),
+        "who": intent.who,
+        "reason": intent.reason,
+    }
 
 
 def venues(state: State) -> dict[str, dict[str, Any]]:
@@ -170,7 +169,8 @@ def units(state: State, market_id: str, shares: str) -> int | None:
 
 def why(state: State, market: Market, strategy: Strategy | None = None) -> dict[str, Any]:
     """The whole gate chain of a market with its numbers, both sides, and what would have to change."""
-    return line(state, market) | chain.chain(state, market, strategy)
+    kind = {"account": state.account, "real_money": state.params.risk.live}
+    return kind | line(state, market) | chain.chain(state, market, strategy)
 
 
 def ask(state: State, verb: str, args: dict[str, Any], strategy: Strategy | None = None) -> dict[str, Any]:
@@ -178,7 +178,11 @@ def ask(state: State, verb: str, args: dict[str, Any], strategy: Strategy | None
     if verb == "status":
         return status(state)
     if verb == "markets":
-        return {"markets": [line(state, m) for m in state.markets.values()]}
+        return {
+            "account": state.account,
+            "real_money": state.params.risk.live,
+            "markets": [line(state, m) for m in state.markets.values()],
+        }
     wanted = str(args.get("market", ""))
     hits = _matches(state, wanted)
     if len(hits) != 1:

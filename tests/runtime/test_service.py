@@ -99,7 +99,11 @@ def test_alive_is_told_three_times_in_the_watchdogs_time_and_the_status_now_and_
 @pytest.mark.parametrize(("of", "told"), [("ours", 1), ("1", 0), ("", 1)])
 def test_a_watchdog_of_another_process_is_not_answered(tmp_path: Path, of: str, told: int):
     with listening(str(tmp_path / "n")) as manager:
-        environ = {"NOTIFY_SOCKET": str(tmp_path / "n"), "WATCHDOG_USEC": "9000000", "WATCHDOG_PID": of.replace("ours", str(os.getpid()))}
+        environ = {
+            "NOTIFY_SOCKET": str(tmp_path / "n"),
+            "WATCHDOG_USEC": "9000000",
+            "WATCHDOG_PID": of.replace("ours", str(os.getpid())),
+        }
         Service(environ=environ, clock=lambda: 1.0).alive()
         assert manager.heard().count("WATCHDOG=1") == told
 
