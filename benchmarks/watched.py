@@ -42,8 +42,8 @@ def watched(size: Size, folder: Path) -> list[Row]:
     for number in range(size.live_rounds):
         for name, taken in rounds.items():
             home = folder / f"{name}-{number}"
-            with legs.venue(*_venue_args(size, number + 1)) as venue, legs.daemon(venue.port, size.live_markets, home):
-                with _eyes(home) if name == "watched" else contextlib.nullcontext("") as found:
+            with legs.venue(*_venue_args(size, number + 1)) as venue:
+                with legs.daemon(venue.port, size.live_markets, home), _eyes(home, look=name == "watched") as found:
                     eyes = found or eyes
                     assert venue.next().get("ready"), "the venue waits for two quotes in every market first"
                     taken.append([venue.next() for _ in size.live_rates])
@@ -87,8 +87,11 @@ def _rows(rounds: dict[str, list[list[dict[str, Any]]]], place: int, rate: int, 
 
 
 @contextlib.contextmanager
-def _eyes(home: Path) -> Iterator[str]:
-    """`top` and the page, both showing this daemon; who they are, in words."""
+def _eyes(home: Path, *, look: bool) -> Iterator[str]:
+    """`top` and the page, both showing this daemon; who they are, in words. `look` False: nobody."""
+    if not look:
+        yield ""
+        return
     link = _link(home)
     with _top(home), _page(link) as browser:
         yield f"top in a terminal of 80x24, the page {browser}"

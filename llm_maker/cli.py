@@ -160,14 +160,15 @@ def _closing(result: dict[str, Any], as_json: bool) -> None:
     """The five lines, and with --json one object as the last line of stdout."""
     from llm_maker.report.summary import closing_lines
 
-    with nobody_reads():
+    where = sys.stderr if as_json else sys.stdout
+    with nobody_reads(where):
         for line in closing_lines(result):
             # A pipe or a service manager would hold them back behind the last line, which people look for.
-            print(line, file=sys.stderr if as_json else sys.stdout, flush=True)
+            print(line, file=where, flush=True)
     if result["clean_stop"]:
         stderr_line("stopped: proved that no order of ours rests")
     if as_json:
-        with nobody_reads():
+        with nobody_reads(sys.stdout):
             print(json.dumps(result), flush=True)
 
 

@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 from typer._click.exceptions import ClickException  # typer shows no public name for its usage errors
@@ -39,18 +39,18 @@ def fail(line: str, code: int) -> NoReturn:
 
 def stderr_line(line: str) -> None:
     """One line beside the results."""
-    with contextlib.suppress(OSError):  # the terminal was closed: nobody is left to be told
+    with nobody_reads(sys.stderr):
         sys.stderr.write(line + "\n")
 
 
 @contextlib.contextmanager
-def nobody_reads() -> Iterator[None]:
-    """What is printed within may find its terminal closed, or the reader of its pipe gone: then it goes nowhere."""
+def nobody_reads(stream: TextIO) -> Iterator[None]:
+    """What is written within may find its terminal closed, or the reader of its pipe gone: then it goes nowhere."""
     try:
         yield
     except OSError:
         # Python flushes once more at its end, and would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def read(config: Path, overrides: dict[str, Any], home: Path) -> tuple[Any, Any]:

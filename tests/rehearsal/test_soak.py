@@ -33,8 +33,10 @@ WARM_UP = 0.2
 GROWTH_MB = 10.0
 MEGABYTE = 1_000_000
 CAPS = {"journal_max_mb": 4.0, "journal_total_mb": 24.0, "decisions_max_mb": 1.0}
-TASKS = 10
-"""How many more tasks than after the warm-up may run at a moment: each request that is being answered has one."""
+TASKS = 1
+"""How many more tasks than after the warm-up may be there at the quietest looks; a request that is being answered has one for
+a moment. One that is lost ends the daemon (`app._supervise`), and is seen by that.
+"""
 
 
 class Model:
@@ -194,16 +196,19 @@ def test_eight_hours_with_everything_on(tmp_path, monkeypatch):
         agree(rehearsal)
     frames = sum(1 for _ in TapeReader(tape))
     settled = samples[int(len(samples) * WARM_UP) :]
-    early, late = [sum(s[1] for s in part) / len(part) for part in (settled[: len(settled) // 8], settled[-(len(settled) // 8) :])]
+    parts = (settled[: len(settled) // 8], settled[-(len(settled) // 8) :])
+    early, late = [sum(s[1] for s in part) / len(part) for part in parts]
+    quietest = [min(s[2] for s in part) for part in parts]
     print(
         f"\nsoak: seed 81, {result['market_seconds'] / 3_600:.2f} h of market at {SPEED:g}x, {board['counts']['placed']} orders, "
         f"{board['counts']['fills']} fills, {board['counts']['decisions']} decisions, {frames} frames on tape; "
         f"RSS {early:.1f} MB after the warm-up, {late:.1f} MB at the end, most {max(s[1] for s in samples):.1f}; "
-        f"tasks {settled[0][2]} to {settled[-1][2]}; page {'open' if opened is not None else 'not at hand'}, "
+        f"tasks at the quietest looks {quietest[0]} and {quietest[1]}, most {max(s[2] for s in settled)}; "
+        f"page {'open' if opened is not None else 'not at hand'}, "
         f"top {'open' if shown else 'not at hand'}; files { ({k: round(v, 2) for k, v in sizes.items()}) }"
     )
     assert late - early < GROWTH_MB
-    assert max(s[2] for s in settled) <= settled[0][2] + TASKS, "no task is left behind"
+    assert abs(quietest[1] - quietest[0]) <= TASKS, "no task is left behind, and none is lost"
     assert result["market_seconds"] >= HOURS * 3_600 and frames > 0
     assert board["counts"]["decisions"] > 0 and board["counts"]["fills"] > 0 and board["twin"] is not None
 
