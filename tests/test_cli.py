@@ -220,6 +220,7 @@ def test_a_kill_file_from_before_is_named_and_nothing_starts(tmp_path: Path):
     assert "KILL is there" in refused(llm_maker("run", "--duration", "1", home=tmp_path))
 
 
+@pytest.mark.prove
 def test_a_restart_says_where_it_goes_on_and_a_kill_that_it_stays_down(tmp_path: Path):
     llm_maker("run", "--duration", "1", "--json", home=tmp_path)
     again = llm_maker("run", "--duration", "1", "--json", home=tmp_path)

@@ -226,6 +226,7 @@ async def test_a_home_that_went_from_a_simulated_analyst_to_a_real_model_goes_on
     assert listener.said == [] and set(listener.known) == {f"{m}|{c}" for m in ("skilled", "openai/gpt") for c in ("", "weather")}
 
 
+@pytest.mark.prove
 async def test_a_daemon_learns_replays_and_goes_on_with_what_it_learned(tmp_path: Path):
     first = await play(tmp_path, SIMULATED, until=30.0, speed=100.0)
     assert first.daemon.state.skills == {} and first.events(WeightUpdated) == []

@@ -46,6 +46,7 @@ async def test_three_failures_enter_fallback_and_one_good_answer_returns(tmp_pat
     assert [n["event"] for n in notices if n["event"].startswith("fallback")] == ["fallback", "fallback_over"]
 
 
+@pytest.mark.prove
 async def test_stops_work_in_fallback(tmp_path: Path):
     daemon, lines = await tell(
         tmp_path,

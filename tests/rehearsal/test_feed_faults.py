@@ -108,6 +108,7 @@ def tries(door: Door, path: str, speed: float, least_s: float) -> int:
     return len(knocks)
 
 
+@pytest.mark.prove
 def test_without_a_network_it_says_so_waits_and_recovers_by_itself(tmp_path):
     with behind_a_door(tmp_path, 10, 8.0, **calm()) as (rehearsal, door):
         rehearsal.start()

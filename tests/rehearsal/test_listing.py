@@ -106,6 +106,7 @@ def books_of(tape: Path) -> dict[str, Book]:
     return books
 
 
+@pytest.mark.prove
 def test_a_tape_over_lost_and_exchanged_sockets_ends_with_the_true_books(tmp_path):
     tape = tmp_path / "long.jsonl.zst"
     with paper(tmp_path / "home", 22, 20.0, polymarket={"reconnect_minutes": 1}) as rehearsal:

@@ -214,6 +214,7 @@ def stand_still(rehearsal: Rehearsal, venue_seconds: float) -> None:
     rehearsal.process.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.prove
 def test_a_daemon_that_stood_still_goes_on_from_now(tmp_path):
     with paper(tmp_path, 6, 20.0) as rehearsal:
         rehearsal.start()
@@ -238,6 +239,7 @@ def refused(rehearsal: Rehearsal, *args: str) -> None:
     assert {path: path.read_bytes() for path in (rehearsal.home / "logs" / "journal").rglob("*.jsonl*")} == before
 
 
+@pytest.mark.prove
 def test_a_home_of_paper_is_no_home_of_real_money_nor_of_another_venue(tmp_path):
     with paper(tmp_path, 7, 10.0) as rehearsal:
         rehearsal.start()

@@ -141,6 +141,7 @@ def test_killed_a_hundred_times(tmp_path):
     killed_again_and_again(tmp_path, seed, 10.0, 100)
 
 
+@pytest.mark.prove
 @pytest.mark.timeout(120)
 def test_a_daemon_that_stands_still_is_silent_and_the_venue_cancels_for_it(tmp_path):
     with Rehearsal(tmp_path, 41, 10.0) as rehearsal:
@@ -221,7 +222,7 @@ def test_a_key_that_is_not_the_wallets_is_refused_at_once(tmp_path):
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("kind", [pytest.param(1, marks=pytest.mark.prove), pytest.param(2, marks=pytest.mark.prove), 3])
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.prove) for kind in (1, 2, 3)])
 def test_every_kind_of_wallet_trades(tmp_path, kind):
     with Rehearsal(tmp_path, 50 + kind, 10.0, kind=kind) as rehearsal:
         rehearsal.start()
