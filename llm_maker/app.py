@@ -115,10 +115,8 @@ class Daemon:
         self.inbox: Inbox | None = None
         self.first_quote_seconds: float | None = None
         self.wall_seconds = self.market_seconds = 0.0
-        self._stop_asked = 0.0
-        self._interrupts = 0
+        self._stop_asked, self._interrupts = 0.0, 0
         self._abort = asyncio.Event()
-        self.frames = 0
         self.twins = Twins(config, self.provider)
         self.seat = Seat(self, secrets)
         self._build()
@@ -268,6 +266,7 @@ class Daemon:
         finally:
             self.wall_seconds = time.monotonic() - wall_start
             self.market_seconds = (self.session.now - market_start) / NS_PER_S
+            main.cancel()  # nothing is decided any more while the last words leave
             await self.seat.farewell()
             for task in (main, *tasks):
                 task.cancel()
@@ -373,6 +372,7 @@ class Daemon:
                     return
             main.result()
         except Exception as fault:
+            main.cancel()  # else the answers to these cancels would let the core quote again
             ids = self.session.emergency(str(fault))
             self.log.fault(fault, ids)
             if self.live is not None and ids:

@@ -69,6 +69,28 @@ def test_nothing_is_begun_while_it_stops_and_nothing_is_said_to_be_done_after_it
     again.close()
 
 
+def test_after_a_fault_nothing_is_decided_while_the_last_words_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    one, events = daemon(tmp_path), list[int]()
+    one.options = app.Options(speed=0.0)
+
+    async def dies(self: pulse.Pulse, emit: Any) -> None:
+        while not one.state.counts.placed:
+            await asyncio.sleep(0)
+        raise RuntimeError("a port is dead")
+
+    async def slow() -> None:
+        events.append(one.session.events)
+        await asyncio.sleep(0.1)
+        events.append(one.session.events)
+
+    monkeypatch.setattr(pulse.Pulse, "run", dies)
+    monkeypatch.setattr(one.seat, "farewell", slow)
+    with pytest.raises(RuntimeError, match="a port is dead"):
+        app.run(one)
+    one.close()
+    assert events[0] == events[1] > 0, "an answer to the last cancels would have been quoted upon"
+
+
 def test_who_looks_at_a_reload_again_and_again_has_little_of_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     one, now, plans = daemon(tmp_path), [100.0], list[float]()
     monkeypatch.setattr(seat.time, "monotonic", lambda: now[0])
