@@ -40,6 +40,12 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     live_moves: int = 20
     live_markets: int = 10
     live_memory_markets: tuple[int, ...] = (20, 500, 1_000)
+    watched_rounds: int = 6
+    """At each rate, of each way of looking; `watched_moves` a second, so that a round has hundreds of answers."""
+    watched_s: float = 10.0
+    watched_warm_s: float = 4.0
+    """Long enough for a browser to load the page."""
+    watched_moves: int = 60
 
 
 FULL = Size()
@@ -60,6 +66,9 @@ TINY = Size(
     live_rates=(300,),
     live_markets=4,
     live_memory_markets=(3,),
+    watched_rounds=1,
+    watched_s=1.2,
+    watched_warm_s=0.5,
 )
 
 

@@ -62,8 +62,9 @@ def test_the_daemon_is_measured_alone_and_watched(tmp_path):
     rows = {r.name: r for r in watched.watched(TINY, tmp_path)}
     for rate in TINY.live_rates:
         for words in KINDS[:2]:
-            assert all(rows[f"{words}, {rate}/s: {name}"].value > 0 for name in ("alone", "watched"))
-            assert rows[f"{words}, {rate}/s: p99 watched over alone"].goal == watched.GOAL
+            assert all(rows[f"{words}, {rate}/s: {look}"].value > 0 for look in watched.LOOKS)
+            for other in ("alone", "eyes elsewhere"):
+                assert rows[f"{words}, {rate}/s: p99 watched over {other}"].goal == watched.GOAL
 
 
 def test_without_the_typical_bot_ours_is_measured_alone_and_says_so(tmp_path, monkeypatch):
