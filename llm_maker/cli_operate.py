@@ -131,13 +131,13 @@ def _inquire(home: Path, what: str, account: str, no_market: str, as_json: bool)
 def _act(home: Path, verb: str, market: str, as_json: bool, *, take: bool = False, yes: bool = True, **extra: str) -> None:
     if not yes and not typer.confirm(f"{verb.replace('_', '-')} {market or 'everything'}: sure?", err=True):
         fail("nothing was done", FAILED)
-    args: dict[str, Any] = {"instrument": market, **extra} if market else {**extra}
+    args: dict[str, Any] = {"market": market, **extra} if market else {**extra}
     if take:
         args["take"] = True
     answer = ask(home, verb, args)
     # What another has to answer is only asked for here; its end stands in the log.
     word = "asked for; the log tells how it ends" if verb in ("adopt", "approve", "split") else "done"
-    said = f"{verb.replace('_', '-')}: {word}" + (f" for {answer['instrument']}" if market else "")
+    said = f"{verb.replace('_', '-')}: {word}" + (f" for {answer['market']}" if market else "")
     print(json.dumps(answer) if as_json else said)
 
 
@@ -262,10 +262,8 @@ def intend(
 
     Above risk.approve_above_usd it waits for `approve ID`. Until it is done the strategy leaves the market to it.
     """
-    answer = ask(home, "intend", {"instrument": market, "shares": shares, "reason": reason})
-    print(
-        json.dumps(answer) if as_json else f"{answer['intent_id']}: asked for in {answer['instrument']}; the log tells how it ends"
-    )
+    answer = ask(home, "intend", {"market": market, "shares": shares, "reason": reason})
+    print(json.dumps(answer) if as_json else f"{answer['intent_id']}: asked for in {answer['market']}; the log tells how it ends")
 
 
 @app.command()

@@ -94,8 +94,8 @@ async def test_acting_verbs_become_one_event(tmp_path, verb):
 
 async def test_verbs_with_an_argument_of_their_own(tmp_path):
     async with Daemon(tmp_path) as daemon:
-        assert (await daemon.call("adopt", instrument="btc"))["ok"] and (await daemon.call("approve", intent_id="i7"))["ok"]
-        assert (await daemon.call("split", instrument="btc", shares="12.5"))["ok"]
+        assert (await daemon.call("adopt", market="btc"))["ok"] and (await daemon.call("approve", intent_id="i7"))["ok"]
+        assert (await daemon.call("split", market="btc", shares="12.5"))["ok"]
         assert daemon.emitted == [
             OperatorActed(Verb.ADOPT, "control socket", "0xbtc"),
             OperatorActed(Verb.APPROVE, "control socket", intent_id="i7"),
@@ -105,8 +105,8 @@ async def test_verbs_with_an_argument_of_their_own(tmp_path):
 
 async def test_an_action_names_its_market_and_may_take(tmp_path):
     async with Daemon(tmp_path) as daemon:
-        await daemon.call("flatten", instrument="btc", take=True)
-        await daemon.call("cancel-all", instrument="btc")
+        await daemon.call("flatten", market="btc", take=True)
+        await daemon.call("cancel-all", market="btc")
         assert daemon.emitted == [
             OperatorActed(verb=Verb.FLATTEN, who="control socket", instrument="0xbtc", take=True),
             OperatorActed(verb=Verb.CANCEL_ALL, who="control socket", instrument="0xbtc"),
@@ -118,14 +118,14 @@ async def test_an_action_names_its_market_and_may_take(tmp_path):
     [
         ("flaten", {}, "did you mean 'flatten'?"),
         ("xyzzy", {}, "known: status"),
-        ("pause", {"instrument": "eth"}, "no market 'eth' here"),
-        ("pause", {"instrument": 3}, "instrument, intent_id, shares, plan, reason are texts"),
+        ("pause", {"market": "eth"}, "no market 'eth' here"),
+        ("pause", {"market": 3}, "market, intent_id, shares, plan, reason are texts"),
         ("adopt", {}, "adopt needs a market"),
         ("approve", {}, "approve needs the id"),
-        ("split", {"instrument": "btc", "shares": "many"}, "'many' is no number of shares"),
-        ("split", {"instrument": "btc", "shares": "-1"}, "'-1' is no number of shares"),
+        ("split", {"market": "btc", "shares": "many"}, "'many' is no number of shares"),
+        ("split", {"market": "btc", "shares": "-1"}, "'-1' is no number of shares"),
         ("flatten", {"take": "yes"}, "take is true or false"),
-        ("reduce", {"take": True}, "reduce takes no 'take'; known: instrument"),
+        ("reduce", {"take": True}, "reduce takes no 'take'; known: market"),
         ("kill", {"now": True}, "kill takes no 'now'"),
         ("why", {"market": "nowhere"}, "no market 'nowhere' here"),
         ("why", {"market": "broken"}, "why failed: KeyError"),

@@ -37,7 +37,7 @@ def daemon(home: Path) -> app.Daemon:
 
 def refusal(desk: Desk, verb: str, market: str) -> str:
     """Why not; empty: it was taken."""
-    args = ARGS.get(verb, {}) | ({} if verb in (*PROTECTS, "resume", "flatten", "approve", "reload") else {"instrument": market})
+    args = ARGS.get(verb, {}) | ({} if verb in (*PROTECTS, "resume", "flatten", "approve", "reload") else {"market": market})
     try:
         desk.act(verb, args, "a test")
     except Refused as no:

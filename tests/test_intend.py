@@ -61,15 +61,15 @@ class Story:
         self.other = list(daemon.state.markets)[1]
         for shares in ("many", "", "1.00000001", "nan", "1e400", "9e999999", "inf", "2\x1b[2J"):
             with pytest.raises(Refused) as refused:
-                self.ask(daemon, "intend", instrument=market, shares=shares)
+                self.ask(daemon, "intend", market=market, shares=shares)
             self.refusals.append(str(refused.value))
-        for args in ({"shares": "5"}, {"instrument": "no such", "shares": "5"}, {"instrument": market, "shares": 5}):
+        for args in ({"shares": "5"}, {"market": "no such", "shares": "5"}, {"market": market, "shares": 5}):
             with pytest.raises(Refused):
                 self.ask(daemon, "intend", **args)
-        self.said["small"] = self.ask(daemon, "intend", instrument=market, shares="-8", reason="my\x07own\n model " + "x" * 500)
+        self.said["small"] = self.ask(daemon, "intend", market=market, shares="-8", reason="my\x07own\n model " + "x" * 500)
 
     def _large(self, daemon: app.Daemon) -> None:
-        self.said["large"] = self.ask(daemon, "intend", instrument=self.other, shares="600", reason="a hunch")
+        self.said["large"] = self.ask(daemon, "intend", market=self.other, shares="600", reason="a hunch")
 
     def _approve(self, daemon: app.Daemon) -> None:
         self.said["waiting"] = waiting = self.ask(daemon, "status")["intents"]
@@ -78,14 +78,14 @@ class Story:
         self.ask(daemon, "approve", intent_id=waiting[0]["intent_id"])
 
     def _more(self, daemon: app.Daemon) -> None:
-        self.ask(daemon, "pause", instrument=self.other)  # from here on its position stays what it is
-        self.said["more"] = self.ask(daemon, "intend", instrument=self.other, shares="-600", reason="the other way")
+        self.ask(daemon, "pause", market=self.other)  # from here on its position stays what it is
+        self.said["more"] = self.ask(daemon, "intend", market=self.other, shares="-600", reason="the other way")
 
     def _take_back(self, daemon: app.Daemon) -> None:
         market = daemon.state.markets[self.other]
         self.said["waited"] = dict(daemon.state.intents)
         self.said["back"] = self.ask(
-            daemon, "intend", instrument=self.other, shares=f"{market.instrument.usd_qty(market.position.net):.6g}"
+            daemon, "intend", market=self.other, shares=f"{market.instrument.usd_qty(market.position.net):.6g}"
         )
 
     def entries(self) -> list[Entry]:

@@ -245,10 +245,10 @@ class Chat:
 
     def _act(self, verb: str, market: str, who: int) -> str:
         try:
-            answer = self._desk.act(verb, {"instrument": market} if market else {}, f"telegram {who}")
+            answer = self._desk.act(verb, {"market": market} if market else {}, f"telegram {who}")
         except Refused as error:
             return f"refused: {error}"
-        where = f" for {answer['instrument']}" if answer.get("instrument") else ""
+        where = f" for {answer['market']}" if answer.get("market") else ""
         return f"{verb}: done{where}"
 
     def _read(self, verb: str) -> str:

@@ -207,7 +207,7 @@ class ControlClient:
     def call(home: Path, verb: str, args: dict[str, Any] | None = None, timeout: float = 5.0, who: str = "") -> dict[str, Any]:
         """The daemon's answer (`ok` False and `error` when it refuses). Raises `NotRunning` or `Unanswered`.
 
-        `timeout` is seconds for each step; `who` is "top" or nothing. `args` of an acting verb are `instrument` and, for
+        `timeout` is seconds for each step; `who` is "top" or nothing. `args` of an acting verb are `market` and, for
         flatten, `take`.
         """
         with _connect(home, timeout) as connection:

@@ -32,7 +32,7 @@ EXTRA = {
 }
 """The arguments that a verb has beside its market."""
 VERBS = (*READS, *(verb.value for verb in ACTS), RELOAD, INTEND)
-_TEXTS = ("instrument", "intent_id", "shares", "plan", "reason")
+_TEXTS = ("market", "intent_id", "shares", "plan", "reason")
 _REASON_MAX = 200
 
 Ask = Callable[[str, dict[str, Any]], dict[str, Any]]
@@ -88,15 +88,15 @@ class Desk:
         # Said to be done and then lost, or done at the next start: both are worse than a no.
         if why := self._shut(verb):
             raise Refused(f"{verb}: {why}")
-        known = ["instrument", *EXTRA.get(verb, ())]
+        known = ["market", *EXTRA.get(verb, ())]
         if unknown := sorted(args.keys() - set(known)):
             raise Refused(f"{verb} takes no {unknown[0]!r}; known: {', '.join(known)}")
         take, texts = args.get("take", False), {name: args.get(name, "") for name in _TEXTS}
         if not isinstance(take, bool) or not all(isinstance(text, str) for text in texts.values()):
             raise Refused(f"{', '.join(texts)} are texts, and take is true or false")
-        found = self._find(texts["instrument"]) if texts["instrument"] else ""
+        found = self._find(texts["market"]) if texts["market"] else ""
         if found is None:
-            raise Refused(f"no market {texts['instrument']!r} here, or more than one")
+            raise Refused(f"no market {texts['market']!r} here, or more than one")
         assert self.emit is not None, "acts are taken by a running daemon"
         if verb == RELOAD:
             return self._reload(texts["plan"], who)
@@ -110,7 +110,7 @@ class Desk:
         if qty is None or (verb == Verb.SPLIT and qty <= 0):
             raise Refused(f"{texts['shares']!r} is no number of shares")
         self.emit(OperatorActed(Verb(verb), who, found, take, texts["intent_id"], qty))
-        return {"ok": True, "verb": verb, "instrument": found, "take": take}
+        return {"ok": True, "verb": verb, "market": found, "take": take}
 
     def _intend(self, found: str, texts: dict[str, str], who: str) -> dict[str, Any]:
         """A person's, or their own program's, wish for a position: it passes the same gates as everything."""
@@ -121,7 +121,7 @@ class Desk:
         self._intents += 1
         intent_id = f"w{self.session}-{self._intents}"
         self.emit(IntentReceived(intent_id, found, target, who, " ".join(texts["reason"].split())[:_REASON_MAX]))
-        return {"ok": True, "verb": INTEND, "instrument": found, "intent_id": intent_id}
+        return {"ok": True, "verb": INTEND, "market": found, "intent_id": intent_id}
 
 
 def _known(text: str) -> str:

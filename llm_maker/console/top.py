@@ -259,7 +259,7 @@ class Top(App[None]):
 
     def _act(self, verb: str, chosen: str, **extra: Any) -> None:
         """Do it to what was chosen when it was asked; the answer is shown."""
-        args = extra | ({} if chosen == ALL else {"instrument": chosen})
+        args = extra | ({} if chosen == ALL else {"market": chosen})
         self.run_worker(self._acted(verb, args, f"{verb.replace('_', '-')} {self._called(chosen)}"))
 
     async def _acted(self, verb: str, args: dict[str, Any], name: str) -> None:

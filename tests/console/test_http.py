@@ -102,8 +102,8 @@ async def test_both_keys_read(tmp_path: Path, key: str):
 
 async def test_an_act_is_an_event_that_says_who(tmp_path: Path):
     async with serving(tmp_path, desk()) as served:
-        got = await served.act("cancel-all", {"instrument": "btc"})
-    assert got.status == 200 and got.json == {"ok": True, "verb": "cancel_all", "instrument": "0xbtc", "take": False}
+        got = await served.act("cancel-all", {"market": "btc"})
+    assert got.status == 200 and got.json == {"ok": True, "verb": "cancel_all", "market": "0xbtc", "take": False}
     assert served.emitted == [OperatorActed(Verb.CANCEL_ALL, "page", "0xbtc", False)]
 
 
@@ -118,7 +118,7 @@ async def test_the_reading_key_acts_on_nothing(tmp_path: Path):
 
 async def test_what_the_desk_refuses_is_told_in_one_line(tmp_path: Path):
     async with serving(tmp_path, desk()) as served:
-        for verb, args in [("adopt", {}), ("pause", {"instrument": "eth"}), ("pause", {"why": 1}), ("paus", {}), ("status", {})]:
+        for verb, args in [("adopt", {}), ("pause", {"market": "eth"}), ("pause", {"why": 1}), ("paus", {}), ("status", {})]:
             got = await served.act(verb, args)
             assert got.status == 409 and got.json["ok"] is False and got.json["error"]
         nowhere = await served.ask("GET", "/api/why?market=nowhere")
@@ -311,9 +311,9 @@ async def test_one_method_a_path(tmp_path: Path, method: str):
         ({}, b"\xff\xfe", 400),
         ({}, b'{"take":NaN}', 400),
         ({}, b"[" * 60_000, 400),
-        ({}, b'{"instrument":"\\ud800"}', 400),
-        ({}, b'{"instrument":7}', 409),
-        ({}, b'{"instrument":"' + b"x" * 65_536 + b'"}', 413),
+        ({}, b'{"market":"\\ud800"}', 400),
+        ({}, b'{"market":7}', 409),
+        ({}, b'{"market":"' + b"x" * 65_536 + b'"}', 413),
     ],
 )
 async def test_a_body_is_a_small_json_object(tmp_path: Path, headers: dict[str, str], body: bytes, status: int):

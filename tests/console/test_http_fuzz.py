@@ -48,12 +48,12 @@ VALUES = st.one_of(
     st.lists(st.none(), max_size=2),
 )
 ARGS = st.dictionaries(
-    st.one_of(st.sampled_from(["instrument", "take", "intent_id", "shares", "plan", "reason"]), st.text(max_size=8)),
+    st.one_of(st.sampled_from(["market", "take", "intent_id", "shares", "plan", "reason"]), st.text(max_size=8)),
     VALUES,
     max_size=4,
 )
 GOOD_ARGS = st.sampled_from(
-    [{}, {"instrument": "SIM-0001"}, {"instrument": "SIM-0001", "shares": "10", "reason": "x"}, {"intent_id": "w1"}]
+    [{}, {"market": "SIM-0001"}, {"market": "SIM-0001", "shares": "10", "reason": "x"}, {"intent_id": "w1"}]
 )
 QUERY = st.lists(
     st.tuples(
@@ -226,7 +226,7 @@ def test_the_fuzz_reaches_every_path(rig: Rig):
     plain = {"query": [], "headers": {}, "cut": 0, "key": "http_key"}
     for path in PATHS:
         act = path.startswith("/api/act/")
-        asked = plain | {"method": "POST" if act else "GET", "target": path, "body": b'{"instrument":"SIM-0001"}' if act else b""}
+        asked = plain | {"method": "POST" if act else "GET", "target": path, "body": b'{"market":"SIM-0001"}' if act else b""}
         if path in ("/api/detail", "/api/why"):
             asked["query"] = [("market", "SIM-0001")]
         before = len(rig.served.emitted)

@@ -660,7 +660,8 @@ def test_in_a_terminal_of_80x24(tmp_path):
     def seen(words: str) -> str:
         limit = time.monotonic() + 30
         while not re.search(words, shown := tmux("capture-pane", "-p")):
-            assert time.monotonic() < limit, shown
+            pane = "#{pane_width}x#{pane_height}, dead #{pane_dead}, pid #{pane_pid}"
+            assert time.monotonic() < limit, f"{tmux('display-message', '-p', pane)}\n{shown}"
             time.sleep(0.1)
         assert all(len(line) <= 80 for line in shown.split("\n"))
         return shown

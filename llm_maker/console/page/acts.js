@@ -62,7 +62,7 @@ function askAct(verb, row = null) {
   if (extra) parts.push(extra);
   ask(`${act.name}${row || act.whole ? "" : act.name.endsWith("all") ? "" : " all"}`, parts, {
     yes: verb === "cancel_all" && row ? "Cancel its orders" : act.name, grave: act.grave,
-    send: () => send(verb, { ...(row ? { instrument: row.market_id } : {}), ...($("ask-take")?.checked ? { take: true } : {}) }, act.name, row),
+    send: () => send(verb, { ...(row ? { market: row.market_id } : {}), ...($("ask-take")?.checked ? { take: true } : {}) }, act.name, row),
   });
   const word = $("ask-word");
   if (!word) return;
