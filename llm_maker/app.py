@@ -149,8 +149,8 @@ class Daemon:
             session_number = self.ledger.next_session()
         self.scope = scope_of(config, self.options.tape, session_number, self.wallet)
         folder = self.home / "logs" / "journal" / folder_of(self.scope)
-        share = _bytes(config.logging.journal_total_mb) // self.twins.accounts
-        limits = JournalLimits(max_file=_bytes(config.logging.journal_max_mb), max_total=share)
+        full, share = _bytes(config.logging.journal_max_mb), _bytes(config.logging.journal_total_mb) // self.twins.accounts
+        limits = JournalLimits(max_file=full, max_total=share, indexed=self.ledger.indexed(self.scope))
         fresh = Engine(new_state(config.account, self.params, strategy, maker_params(config), cash), strategy)
         place = Place(self.home, folder, config.account, self.scope, self.ledger)
         outside = frozenset() if live is None else OF_A_FEED if self.exchange else OF_A_VENUE

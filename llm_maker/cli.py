@@ -128,6 +128,7 @@ def run(
             _consent(loaded, yes=yes)
         reader = FileReader(config, lambda: read(config, changed, home)[0])
         daemon = wiring.Daemon(loaded, secrets, home, options, screen.say if screen else stderr, reader)
+        result: dict[str, Any] | None = None
         try:
             for line in banner(daemon):
                 stderr(line)
@@ -135,10 +136,9 @@ def run(
                 clean = wiring.run(daemon, screen.refresh if screen else lambda: None)
             result = daemon.result()
         finally:
-            daemon.close()
-    _closing(result, as_json)
+            _end(daemon, result, as_json)
     if not clean and not leave:
-        ids = ", ".join(result["resting"]) or "none is known to rest"
+        ids = ", ".join(daemon.resting()) or "none is known to rest"
         fail(f"the stop could not be proved clean; orders that may rest: {ids}; see logs/executions.jsonl", FAILED)
 
 
@@ -154,6 +154,15 @@ def _consent(config: Any, *, yes: bool) -> None:
         fail("live needs the word of a person: type it in a terminal, or give --yes", BAD_USAGE)
     if typer.prompt("type `live` to trade with real money", err=True, default="", show_default=False).strip() != "live":
         fail("nothing was started", FAILED)
+
+
+def _end(daemon: Any, result: dict[str, Any] | None, as_json: bool) -> None:
+    """Leave the files whole; one that could not be ended well does not unsay how the run ended."""
+    try:
+        daemon.close()
+    finally:
+        if result is not None:
+            _closing(result, as_json)
 
 
 def _closing(result: dict[str, Any], as_json: bool) -> None:

@@ -205,10 +205,11 @@ class Twins:
         def snapshot() -> Checkpoint:
             return Checkpoint(checkpoint(state), timeline.checkpoint(name), facts)
 
+        limits = msgspec.structs.replace(around.limits, indexed=place.ledger.indexed(scope))
         if back.latest is None:
-            journal = JournalWriter.create(place.folder, name, snapshot, limits=around.limits)
+            journal = JournalWriter.create(place.folder, name, snapshot, limits=limits)
         else:
-            journal = JournalWriter.resume(back.latest, snapshot, limits=around.limits, reader=back.reader)
+            journal = JournalWriter.resume(back.latest, snapshot, limits=limits, reader=back.reader)
         shadow = Shadow(back.engine, journal, back.recorder, guarded, back.seq, around.place.account, self._ear(name), self._broke)
         return _Kept(shadow, back.recorder, scope, log, base)
 

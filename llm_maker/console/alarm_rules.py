@@ -268,7 +268,9 @@ _HOME = {
         f"make room on the disk, start again, {_RESUME}",
     ),
     "ledger": Rule(
-        "the ledger cannot be written", "goes on: the journal has everything", f"make room; the next start mends it; {_MACHINE}"
+        "the ledger cannot be written",
+        "goes on: the journal has everything, and keeps it above its cap",
+        f"make room and start again, which mends it; {_MACHINE}",
     ),
     "log": Rule("a log file cannot be written", "drops its lines, goes on", _MACHINE),
     "journal_cut": _shown("a crash had left half a line", "cut it; fills are asked of the venue again", "nothing"),

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -46,6 +47,8 @@ OsWrite = Callable[[int, bytes | memoryview], int]
 class JournalLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes. A file ends at the first rotation point past `max_file`; above `max_total` the oldest finished ones go.
 
+    `indexed` tells up to which sequence the entries stand elsewhere too (the ledger): a file that holds a later one stays,
+    above `max_total` as well, for the next start takes it from there. None: nobody else needs them.
     `max_buffer` is what may wait in memory while the disk refuses; past it the writer gives up for good.
     """
 
@@ -54,6 +57,7 @@ class JournalLimits(msgspec.Struct, frozen=True, kw_only=True):
     flush_at: int = 256 << 10
     max_buffer: int = 32 << 20
     compress: bool = True
+    indexed: Callable[[], int] | None = None
 
 
 DEFAULT_LIMITS = JournalLimits()
@@ -327,8 +331,9 @@ def _tidy(directory: Path, account: str, current: Path, limits: JournalLimits) -
                 _compress(path)
     kept = [path for path in files(directory, account) if first_seq_of(path) <= first_seq_of(current)]
     total = sum(path.stat().st_size for path in kept)
-    for path in kept:
-        if total <= limits.max_total or path == current:
+    spare = limits.indexed() if limits.indexed is not None else None
+    for path, following in pairwise(kept):
+        if total <= limits.max_total or (spare is not None and first_seq_of(following) > spare + 1):
             break
         total -= path.stat().st_size
         path.unlink()

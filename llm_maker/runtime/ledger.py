@@ -79,7 +79,8 @@ _KINDS = (
     FillFactRow, FillMarkRow, SampleRow,
 )  # fmt: skip
 _INSERTS: dict[type[Row], str] = {kind: _insert(kind) for kind in _KINDS}
-_SETTLE = f"UPDATE fills SET status = ? WHERE {_SCOPED} AND fill_id = ? AND instrument = ?"
+# By itself SQLite takes the index that begins with the scope, and reads every fill of it for each that settles.
+_SETTLE = f"UPDATE fills INDEXED BY fills_by_fill_id SET status = ? WHERE {_SCOPED} AND fill_id = ? AND instrument = ?"
 _ADVANCE = """INSERT INTO progress VALUES (?, ?, ?, ?, ?)
   ON CONFLICT (venue, mode, wallet, account) DO UPDATE SET last_seq = excluded.last_seq"""
 _LEG_QTY = "SUM(side * (CASE leg WHEN 'no' THEN -1 ELSE 1 END) * qty)"
@@ -208,6 +209,17 @@ class Ledger:
         """The last journal sequence applied for the scope, 0 for none."""
         found = self._select(f"SELECT last_seq FROM progress WHERE {_SCOPED}", scope.key)
         return int(found[0][0]) if found else 0
+
+    def indexed(self, scope: Scope) -> Callable[[], int]:
+        """Asks for `last_seq` without ever raising: of a ledger that cannot be read, nothing is known to be written."""
+
+        def ask() -> int:
+            try:
+                return self.last_seq(scope)
+            except LedgerError:
+                return 0
+
+        return ask
 
     def scopes(self) -> list[Scope]:
         """Every scope that has left totals or progress, in order of name."""

@@ -192,6 +192,8 @@ def test_eight_hours_with_everything_on(tmp_path, monkeypatch):
         assert (result["exit_code"], result["clean_stop"], result["resting"]) == (0, True, [])
         sizes = caps_are_kept(rehearsal.home)
         assert not (rehearsal.home / "logs" / "fault.txt").exists()
+        said = [json.loads(line) for line in (rehearsal.home / "logs" / "daemon.jsonl").read_text().splitlines()]
+        assert [line for line in said if line["level"] == "error"] == []
         assert lab.replay(rehearsal.journal)["proved"] is True
         agree(rehearsal)
     frames = sum(1 for _ in TapeReader(tape))

@@ -27,6 +27,7 @@ from llm_maker.runtime.journal import (
     file_name,
     files,
     find_latest,
+    first_seq_of,
     seal,
 )
 from llm_maker.runtime.journal_reader import read_journal, read_tail, recover, repair
@@ -257,6 +258,16 @@ def test_the_total_is_capped_and_never_by_the_current_file(tmp_path):
     tiny = rotating(tmp_path / "tiny", 300, compress=False, max_total=1)
     assert files(tmp_path / "tiny", "main") == [tiny.path]
     assert files(tmp_path / "tiny", "mai") == []
+
+
+def test_what_the_ledger_lacks_is_kept_above_the_cap(tmp_path):
+    for indexed in (0, 100, 200, 300):
+        folder = tmp_path / str(indexed)
+        rotating(folder, 300, compress=False, max_total=1, indexed=lambda indexed=indexed: indexed)
+        first, *others = (first_seq_of(path) for path in files(folder, "main"))
+        assert first <= indexed + 1, "the entry behind the last one indexed is there"
+        assert not others or others[0] > indexed + 1, "and no file before it"
+        assert [entry.seq for entry in read_tail(folder, "main", indexed)] == list(range(indexed + 1, 301))
 
 
 def test_no_journal_can_be_read_by_others(tmp_path):

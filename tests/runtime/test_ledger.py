@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 from hypothesis import given, settings
@@ -296,6 +297,24 @@ def test_a_full_queue_fails_at_once_and_keeps_only_a_prefix(path):
     again = Ledger.open(path)
     assert len(again.fills(PAPER)) == again.last_seq(PAPER)
     again.close()
+
+
+def test_a_fill_that_settles_is_found_by_its_id_however_many_there_are(ledger, path):
+    apply(ledger, PAPER, entries())
+    ledger.drain()
+    with closing(sqlite3.connect(path)) as connection:
+        plans = connection.execute(f"EXPLAIN QUERY PLAN {ledger_module._SETTLE}", [""] * 7).fetchall()
+    assert [plan[3] for plan in plans] == ["SEARCH fills USING INDEX fills_by_fill_id (fill_id=?)"]
+
+
+def test_how_far_it_is_written_can_be_asked_whatever_its_state(ledger):
+    indexed = ledger.indexed(PAPER)
+    assert indexed() == 0
+    apply(ledger, PAPER, entries())
+    ledger.drain()
+    assert indexed() == len(entries()) and ledger.indexed(LIVE)() == 0
+    ledger.close()
+    assert indexed() == 0
 
 
 def test_append_with_wait_never_overflows(path):
