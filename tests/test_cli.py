@@ -9,12 +9,16 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from llm_maker.cli import app
+from llm_maker.runtime.journal import first_seq_of
+from llm_maker.runtime.ledger import Ledger
 
 ROOT = Path(__file__).parent.parent
 
@@ -278,3 +282,34 @@ def test_help_loads_no_model_sdk(tmp_path: Path):
     assert llm_maker("--help", home=tmp_path).returncode == 0
     for verb in ("run", "backtest", "replay", "status", "markets", "why", "report", "pause", "flatten", "kill", "cancel-all"):
         assert "--help" in llm_maker(verb, "--help", home=tmp_path).stdout
+
+
+def test_a_ledger_that_cannot_be_written_costs_no_word_of_the_run_and_the_next_start_mends_it(tmp_path: Path, monkeypatch):
+    def full(self: Ledger, connection: sqlite3.Connection, group: list[object]) -> None:
+        self._fail(f"{self.path}: the disk is full")
+
+    def ran(until: int) -> tuple[Result, dict[str, Any], list[int]]:
+        small = {"LLM_MAKER__LOGGING__JOURNAL_MAX_MB": "0.05", "LLM_MAKER__LOGGING__JOURNAL_TOTAL_MB": "0.2"}
+        told = CliRunner().invoke(
+            app,
+            ["run", "--home", str(tmp_path), "--speed", "0", "--until", str(until), "--json"],
+            env=small,
+            catch_exceptions=False,
+        )
+        found = sorted((tmp_path / "logs" / "journal").rglob("journal-main-*"), key=first_seq_of)
+        return told, json.loads(told.stdout.splitlines()[-1]), [first_seq_of(path) for path in found]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "_commit", full)
+        told, result, starts = ran(300)
+    assert told.exit_code == 1 and "the disk is full" in told.stderr and "Traceback" not in told.output
+    before = result["fills"]
+    assert result["clean_stop"] is True and before > 0, "how it ended is told all the same"
+    assert starts[0] == 1 and len(starts) > 3, "the ledger lacks everything: the journal keeps it, above its cap"
+
+    told, result, starts = ran(60)
+    assert told.exit_code == 0 and result["clean_stop"] is True, told.output
+    with closing(sqlite3.connect(tmp_path / "positions" / "ledger.sqlite3")) as ledger:
+        ((fills,),) = ledger.execute("SELECT COUNT(*) FROM fills WHERE account = 'main'").fetchall()
+    assert fills == before + result["fills"]
+    assert starts[0] > 1, "and what it has may go again"
